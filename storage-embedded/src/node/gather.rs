@@ -1,0 +1,132 @@
+//! How long the leader waits for more writes before it appends those it has.
+//!
+//! Callers that have just been answered mostly come back at once with their next write. If the leader does not wait for them, they
+//! fall into two groups that take turns, each waiting for the other's sync: half the writes a second. If it waits for
+//! callers who do not come, everybody loses. So it waits for as many writes as were under way when the last batch was answered,
+//! no longer than it pays, and seldom after it has been in vain. See docs/decisions/0003-engine.md.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+/// How many writes are appended together at the most: what one append to a follower can carry.
+const BATCH_WRITES: usize = 1024;
+
+/// The longest wait. Callers that come back at all take two wake-ups and a round trip, even on a busy machine.
+const MAX_WAIT: Duration = Duration::from_micros(300);
+
+/// After so many waits in vain one after the other, `2^n` batches are appended at once before the next try.
+const MAX_MISSES: u32 = 6;
+
+#[derive(Debug, Default)]
+pub(super) struct Gather {
+    /// How many writes are expected.
+    goal: usize,
+    /// How long the last batch took: what a write loses that has to wait for the next one.
+    last: Duration,
+    misses: u32,
+    /// How many batches are appended at once, as waiting was in vain.
+    skip: u32,
+}
+
+impl Gather {
+    /// Adds what is queued to a batch, and what comes up while it pays to wait.
+    pub(super) async fn fill<T>(&mut self, batch: &mut Vec<T>, queue: &mut mpsc::Receiver<T>) {
+        drain(batch, queue);
+        if batch.len() >= self.goal {
+            self.misses = 0;
+            return;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return;
+        }
+        let until = Instant::now() + self.last.min(MAX_WAIT);
+        while batch.len() < self.goal {
+            if Instant::now() >= until {
+                self.misses = (self.misses + 1).min(MAX_MISSES);
+                self.skip = 1 << self.misses;
+                return;
+            }
+            // The timer of the runtime is too coarse. Others of the node's tasks run meanwhile, and the sockets are read.
+            tokio::task::yield_now().await;
+            drain(batch, queue);
+        }
+        self.misses = 0;
+    }
+
+    /// The batch was answered: that many writes were in it or have come meanwhile.
+    pub(super) fn answered(&mut self, under_way: usize, took: Duration) {
+        self.goal = under_way.min(BATCH_WRITES);
+        self.last = took;
+    }
+}
+
+fn drain<T>(batch: &mut Vec<T>, queue: &mut mpsc::Receiver<T>) {
+    while batch.len() < BATCH_WRITES {
+        let Ok(write) = queue.try_recv() else { return };
+        batch.push(write);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(waiting: usize) -> (mpsc::Sender<usize>, mpsc::Receiver<usize>) {
+        let (sender, receiver) = mpsc::channel(2 * BATCH_WRITES);
+        (0..waiting).for_each(|number| sender.try_send(number).unwrap());
+        (sender, receiver)
+    }
+
+    #[tokio::test]
+    async fn a_lone_writer_does_not_wait() {
+        let (_sender, mut receiver) = queue(0);
+        let mut gather = Gather::default();
+        for _ in 0..3 {
+            let mut batch = vec![0];
+            gather.fill(&mut batch, &mut receiver).await;
+            assert_eq!((batch.len(), gather.misses), (1, 0));
+            gather.answered(1, Duration::from_secs(60));
+        }
+    }
+
+    #[tokio::test]
+    async fn writers_that_come_back_at_once_are_waited_for() {
+        let (sender, mut receiver) = queue(4);
+        let mut gather = Gather::default();
+        gather.answered(10, MAX_WAIT);
+        let mut batch = vec![0];
+        let back = async {
+            tokio::task::yield_now().await;
+            (0..5).for_each(|number| sender.try_send(number).unwrap());
+        };
+        tokio::join!(gather.fill(&mut batch, &mut receiver), back);
+        assert_eq!((batch.len(), gather.misses), (10, 0));
+    }
+
+    #[tokio::test]
+    async fn the_wait_is_bounded_and_seldom_repeated_in_vain() {
+        let (_sender, mut receiver) = queue(0);
+        let mut gather = Gather::default();
+        let mut waits = 0;
+        for _ in 0..200 {
+            gather.answered(10, MAX_WAIT);
+            let (mut batch, misses) = (vec![0], (gather.misses, gather.skip));
+            gather.fill(&mut batch, &mut receiver).await;
+            waits += u32::from(gather.skip > misses.1);
+        }
+        assert!((3..=8).contains(&waits), "waited {waits} times");
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_bounded() {
+        let (_sender, mut receiver) = queue(2 * BATCH_WRITES);
+        let mut gather = Gather::default();
+        let mut batch = vec![0];
+        gather.fill(&mut batch, &mut receiver).await;
+        assert_eq!(batch.len(), BATCH_WRITES);
+        gather.answered(3 * BATCH_WRITES, MAX_WAIT);
+        assert_eq!(gather.goal, BATCH_WRITES);
+    }
+}

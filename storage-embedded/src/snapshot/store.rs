@@ -1,0 +1,169 @@
+//! The directory of the snapshots.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use openraft::{alias::SnapshotOf, storage::Snapshot};
+use parking_lot::Mutex;
+
+use super::{
+    file::{SnapshotFile, TemporaryFile},
+    format,
+    incoming::IncomingSnapshot,
+    metrics::{Counters, SnapshotMetrics},
+};
+use crate::{
+    disk::Disk,
+    raft::{SnapshotMeta, TypeConfig},
+    state_machine::Tables,
+};
+
+const PREFIX: &str = "snapshot-";
+const TEMPORARY: &str = ".tmp";
+
+/// The directory of the snapshots. It holds one, and another while that is made or received.
+/// Every call uses the disk: make it where that may block.
+#[derive(Clone, Debug)]
+pub(crate) struct SnapshotStore(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    newest: Mutex<Option<SnapshotOf<TypeConfig, SnapshotFile>>>,
+    /// Makes the names of temporary files differ.
+    temporary: AtomicU64,
+    counters: Arc<Counters>,
+}
+
+impl SnapshotStore {
+    /// Opens a directory, which is made if there is none, and removes what was not finished.
+    ///
+    /// # Errors
+    /// `InvalidData` with a [`Damaged`](format::Damaged) if the header of the newest snapshot is damaged, and those of the disk.
+    pub(crate) fn open(disk: Arc<dyn Disk>, dir: impl Into<PathBuf>) -> io::Result<Self> {
+        let dir = dir.into();
+        disk.create_dir(&dir)?;
+        let names = disk.list(&dir)?;
+        for unfinished in names.iter().filter(|name| name.ends_with(TEMPORARY)) {
+            disk.remove(&dir.join(unfinished))?;
+        }
+        // The names sort as the indexes do.
+        let newest = names.iter().rfind(|name| name.starts_with(PREFIX) && !name.ends_with(TEMPORARY));
+        let newest = newest
+            .map(|name| {
+                let snapshot = SnapshotFile::open(&*disk, &dir.join(name))?;
+                io::Result::Ok(Snapshot { meta: format::meta(&snapshot)?, snapshot })
+            })
+            .transpose()?;
+        let (newest, temporary) = (Mutex::new(newest), AtomicU64::new(0));
+        let store = Self(Arc::new(Inner { disk, dir, newest, temporary, counters: Arc::default() }));
+        store.remove_older()?;
+        Ok(store)
+    }
+
+    /// The newest snapshot.
+    pub(crate) fn newest(&self) -> Option<SnapshotOf<TypeConfig, SnapshotFile>> {
+        self.0.newest.lock().clone()
+    }
+
+    /// What was counted since the directory was opened.
+    pub(crate) fn metrics(&self) -> SnapshotMetrics {
+        let newest_bytes = self.0.newest.lock().as_ref().map_or(0, |newest| newest.snapshot.length());
+        self.0.counters.read(newest_bytes)
+    }
+
+    /// Reads a snapshot.
+    ///
+    /// # Errors
+    /// `InvalidData` with a [`Damaged`](format::Damaged) that names file and offset, and those of the disk.
+    pub(crate) fn load(&self, snapshot: &SnapshotFile) -> io::Result<(SnapshotMeta, Tables)> {
+        format::read(snapshot)
+    }
+
+    /// Writes a snapshot and makes it the newest, unless a newer one has come meanwhile. Gives the newest.
+    /// `go_on` is asked now and then whether it is still wanted.
+    ///
+    /// # Errors
+    /// `Interrupted` when `go_on` says no, and those of the disk. The snapshot that was there is still there then.
+    pub(crate) fn write(
+        &self,
+        meta: SnapshotMeta,
+        tables: &Tables,
+        go_on: &dyn Fn() -> bool,
+    ) -> io::Result<SnapshotOf<TypeConfig, SnapshotFile>> {
+        let began = Instant::now();
+        let file = self.temporary_file()?;
+        format::write(file.file(), &meta, tables, go_on)?;
+        self.0.counters.written(began.elapsed());
+        self.publish(meta, SnapshotFile::temporary(file)?)
+    }
+
+    /// Begins to receive a snapshot.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) fn receive(&self) -> io::Result<IncomingSnapshot> {
+        let file = self.temporary_file()?;
+        Ok(IncomingSnapshot::new(file, Arc::clone(&self.0.counters)))
+    }
+
+    /// Makes a snapshot the newest one, durably, and removes the older ones. Gives the newest: that may be another if it
+    /// is newer. A snapshot of another directory is copied.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) fn publish(
+        &self,
+        meta: SnapshotMeta,
+        snapshot: SnapshotFile,
+    ) -> io::Result<SnapshotOf<TypeConfig, SnapshotFile>> {
+        let snapshot = if snapshot.unnamed().is_none() && !snapshot.path().starts_with(&self.0.dir) {
+            let mut copy = self.receive()?;
+            for chunk in snapshot.open_chunks()? {
+                copy.write_chunk(&chunk?)?;
+            }
+            copy.finish()?
+        } else {
+            snapshot
+        };
+        let mut newest = self.0.newest.lock();
+        if let Some(newer) = newest.as_ref().filter(|newest| newest.meta.last_log_id > meta.last_log_id) {
+            return Ok(newer.clone());
+        }
+        // What has a lasting name here already is the newest one itself.
+        let Some(temporary) = snapshot.unnamed() else { return Ok(Snapshot { meta, snapshot }) };
+        let (index, term) = meta.last_log_id.map_or((0, 0), |id| (id.index, id.leader_id.term));
+        let path = self.0.dir.join(format!("{PREFIX}{index:020}-{term:020}"));
+        temporary.keep(&path)?;
+        let published = Snapshot { meta, snapshot: SnapshotFile::open(&*self.0.disk, &path)? };
+        *newest = Some(published.clone());
+        drop(newest);
+        self.remove_older()?;
+        Ok(published)
+    }
+
+    fn temporary_file(&self) -> io::Result<TemporaryFile> {
+        let number = self.0.temporary.fetch_add(1, Ordering::Relaxed);
+        TemporaryFile::create(self.0.disk.clone(), self.0.dir.join(format!("{number}{TEMPORARY}")))
+    }
+
+    fn remove_older(&self) -> io::Result<()> {
+        let Some(newest) = self.newest() else { return Ok(()) };
+        let Some(newest) = newest.snapshot.path().file_name().and_then(|name| name.to_str()).map(str::to_owned) else {
+            return Ok(());
+        };
+        let names = self.0.disk.list(&self.0.dir)?;
+        for older in names.iter().filter(|name| name.starts_with(PREFIX) && **name < newest) {
+            self.0.disk.remove(&self.0.dir.join(older))?;
+        }
+        Ok(())
+    }
+}
