@@ -1,0 +1,179 @@
+//! Clusters of real servers, shared by the tests of one program, and what can be broken in them.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+mod peers;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use storage_consul::server::{Agent, LEADER_PATH, PROGRAM, has_leader};
+use storage_consul::{ConsulConfig, ConsulStore};
+use storage_core::conformance::{Harness, Injected};
+use storage_core::{Prefixed, ReadOptions, Result, Store};
+use storage_testkit::programs;
+use storage_testkit::server::{Cluster, ClusterOptions, Launch, NodeContext, Probe, ServerError, ServerSpec, http_get};
+use storage_testkit::suite::{self, case_prefix};
+use tokio::sync::Mutex;
+
+pub(crate) use storage_testkit::suite::Backend;
+
+use peers::{Peers, Ports, advertised, bound};
+
+/// The servers of a cluster.
+pub(crate) struct Consul {
+    pub(crate) cluster: Mutex<Cluster>,
+    pub(crate) endpoints: Vec<String>,
+    peers: Arc<Peers>,
+}
+
+impl Consul {
+    /// A cluster whose servers have more configuration, each its own.
+    pub(crate) async fn start_with(
+        nodes: usize,
+        hcl: impl Fn(&NodeContext) -> String + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let peers = Peers::new();
+        let cluster = Cluster::start(spec(Arc::clone(&peers), hcl), nodes, ClusterOptions::default()).await;
+        let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
+        let endpoints = cluster.client_urls();
+        Arc::new(Self { cluster: Mutex::new(cluster), endpoints, peers })
+    }
+
+    pub(crate) fn config(&self) -> ConsulConfig {
+        ConsulConfig::new(&self.endpoints).unwrap()
+    }
+
+    pub(crate) async fn open(&self) -> ConsulStore {
+        ConsulStore::new(self.config()).await.unwrap()
+    }
+
+    /// A handle that knows one server only.
+    pub(crate) async fn open_on(&self, node: usize) -> ConsulStore {
+        ConsulStore::new(ConsulConfig::new([&self.endpoints[node]]).unwrap()).await.unwrap()
+    }
+
+    pub(crate) async fn http_port(&self, node: usize) -> u16 {
+        self.cluster.lock().await.node(node).unwrap().port("client").unwrap()
+    }
+
+    /// What a server says who leads, if it answers.
+    async fn asked_for_leader(&self, node: usize) -> Option<String> {
+        let asking = http_get(self.http_port(node).await, LEADER_PATH);
+        tokio::time::timeout(Duration::from_millis(500), asking).await.ok()?.ok().map(|answer| answer.body)
+    }
+
+    async fn leader_known_to(&self, node: usize) -> Option<usize> {
+        let answer = self.asked_for_leader(node).await?;
+        let cluster = self.cluster.lock().await;
+        (0..self.endpoints.len()).find(|place| {
+            let port = cluster.node(*place).unwrap().port("server").unwrap();
+            answer.contains(&format!("\"{}:{port}\"", advertised(*place)))
+        })
+    }
+}
+
+#[async_trait]
+impl Backend for Consul {
+    const NAME: &'static str = "consul";
+
+    async fn start(nodes: usize) -> Arc<Self> {
+        Self::start_with(nodes, |_| String::new()).await
+    }
+
+    fn cluster(&self) -> &Mutex<Cluster> {
+        &self.cluster
+    }
+
+    fn nodes(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// As a majority says.
+    async fn leads(&self) -> Option<usize> {
+        let mut votes = BTreeMap::new();
+        for node in 0..self.endpoints.len() {
+            if let Some(leader) = self.leader_known_to(node).await {
+                *votes.entry(leader).or_insert(0) += 1;
+            }
+        }
+        votes.into_iter().find(|(_, votes)| votes * 2 > self.endpoints.len()).map(|(leader, _)| leader)
+    }
+
+    /// Each of them.
+    async fn ping(&self) -> Result<()> {
+        for node in 0..self.endpoints.len() {
+            let store = self.open_on(node).await;
+            store.ping(ReadOptions::default()).await?;
+            store.close().await?;
+        }
+        Ok(())
+    }
+
+    async fn cut_off(&self, place: usize) {
+        self.peers.cut_off(place);
+    }
+
+    async fn has_noticed(&self, place: usize) -> bool {
+        // One that is too busy to answer may still know a leader.
+        self.asked_for_leader(place).await.is_some_and(|answer| !has_leader(&answer))
+    }
+
+    fn rejoin(&self) {
+        self.peers.heal();
+    }
+
+    async fn open_case(&self, case: usize, on: Option<usize>) -> Result<Arc<dyn Store>> {
+        let store = match on {
+            Some(place) => self.open_on(place).await,
+            None => self.open().await,
+        };
+        Ok(Arc::new(Prefixed::new(store, case_prefix(case)?)))
+    }
+
+    /// Consul's own way, which the store does not need.
+    async fn remove_case(&self, case: usize) -> Result<()> {
+        let digits: String = case_prefix(case)?.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let url = format!("http://{}/v1/kv/storage/{digits}?recurse=true", self.endpoints[0]);
+        let client = reqwest::Client::builder().no_proxy().build().map_err(storage_core::Error::unavailable)?;
+        let removed = client.delete(url).send().await.and_then(reqwest::Response::error_for_status);
+        removed.map(|_| ()).map_err(storage_core::Error::unavailable)
+    }
+
+    fn case_bytes(&self, case: usize) -> usize {
+        case_prefix(case).unwrap().as_bytes().len()
+    }
+}
+
+fn spec(peers: Arc<Peers>, hcl: impl Fn(&NodeContext) -> String + Send + Sync + 'static) -> ServerSpec {
+    let spec = ServerSpec::new(PROGRAM, move |node| {
+        let ports = node.nodes().map(|node| Ok(Ports { server: node.port("server")?, serf: node.port("serf")? }));
+        let ports = ports.collect::<std::result::Result<Vec<_>, ServerError>>()?;
+        peers.open(&ports).unwrap_or_else(|error| panic!("the links between the servers: {error}"));
+        let agents = node.nodes().map(|node| agent(&node, hcl(&node)));
+        let agents = agents.collect::<std::result::Result<Vec<_>, ServerError>>()?;
+        Ok(Launch::new(programs::find(PROGRAM)?).args(agents[node.index()].arguments(&agents)))
+    });
+    let spec = spec.port("client").port("server").port("serf").port("tls").client_url("127.0.0.1:{client}");
+    spec.ready_when(Probe::http("client", LEADER_PATH, |answer, _| has_leader(&answer.body)))
+}
+
+fn agent(node: &NodeContext, hcl: String) -> std::result::Result<Agent, ServerError> {
+    Ok(Agent {
+        name: node.name(),
+        data_dir: node.data_dir().join("agent"),
+        bind: bound(node.index()),
+        advertise: advertised(node.index()),
+        http_port: node.port("client")?,
+        server_port: node.port("server")?,
+        serf_port: node.port("serf")?,
+        hcl,
+    })
+}
+
+/// The harness of the conformance suite on so many servers.
+pub(crate) async fn harness(nodes: usize) -> Injected<impl Harness> {
+    suite::harness::<Consul>(nodes).await
+}
