@@ -1,0 +1,162 @@
+//! Signatures made by another implementation: vectors/make.py says how.
+
+use std::{fs, path::Path};
+
+use payment_channels::{Authorization, Payment, SignatureError, Signer};
+use serde::Deserialize;
+use storage_core::channel::{Address, Amount};
+
+use crate::support::{address_of, sign};
+
+#[derive(Deserialize)]
+struct Vectors {
+    contract: String,
+    sender: String,
+    signer: String,
+    stranger: String,
+    message: String,
+    valid: Vec<Valid>,
+    invalid: Vec<Invalid>,
+}
+
+#[derive(Deserialize)]
+struct Valid {
+    name: String,
+    contract: String,
+    channel_id: String,
+    nonce: String,
+    amount: String,
+    signature: String,
+    signer: String,
+}
+
+#[derive(Deserialize)]
+struct Invalid {
+    name: String,
+    signature: String,
+}
+
+fn vectors() -> Vectors {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/payments.json");
+    serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
+}
+
+fn bytes(text: &str) -> Vec<u8> {
+    let digits = text.strip_prefix("0x").unwrap().as_bytes();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    digits.chunks(2).map(byte).collect()
+}
+
+fn authorization(vector: &Valid) -> Authorization {
+    Authorization {
+        contract: vector.contract.parse().unwrap(),
+        channel_id: vector.channel_id.parse().unwrap(),
+        nonce: vector.nonce.parse().unwrap(),
+        amount: vector.amount.parse().unwrap(),
+    }
+}
+
+#[test]
+fn each_signature_of_another_implementation_gives_its_signer() {
+    let vectors = vectors();
+    let mut parities = [0, 0];
+    for vector in &vectors.valid {
+        let signature = bytes(&vector.signature);
+        let payment = Payment::new(authorization(vector), &signature).unwrap();
+        assert_eq!(payment.signer(), Some(vector.signer.parse().unwrap()), "{}", vector.name);
+        assert_eq!(payment.signature().as_bytes()[..], signature, "{}", vector.name);
+        parities[usize::from(signature[64] - 27)] += 1;
+    }
+    assert!(parities.iter().all(|count| *count > 5), "both recovery ids: {parities:?}");
+}
+
+/// Deterministic signatures (RFC 6979): what we sign is byte for byte what the other implementation signed.
+#[test]
+fn what_is_signed_here_is_what_another_implementation_signs() {
+    let vectors = vectors();
+    for vector in &vectors.valid {
+        let by =
+            ["sender", "signer", "stranger"].into_iter().find(|words| address_of(words).to_string() == vector.signer);
+        let signed = sign(by.unwrap(), authorization(vector));
+        assert_eq!(signed.signature().as_bytes()[..], bytes(&vector.signature), "{}", vector.name);
+    }
+    assert!(Signer::new(&[0; 32]).is_err() && Signer::new(&[0xff; 32]).is_err(), "no key is that");
+}
+
+#[test]
+fn the_message_is_that_of_another_implementation() {
+    let vectors = vectors();
+    assert_eq!(authorization(&vectors.valid[0]).message(), bytes(&vectors.message));
+    assert_eq!(vectors.valid[0].contract, vectors.contract);
+}
+
+#[test]
+fn a_recovery_id_of_0_or_1_is_the_same_payment() {
+    for vector in &vectors().valid {
+        let mut signature = bytes(&vector.signature);
+        let with_27 = Payment::new(authorization(vector), &signature).unwrap();
+        signature[64] -= 27;
+        assert_eq!(Payment::new(authorization(vector), &signature), Ok(with_27), "{}", vector.name);
+    }
+}
+
+/// What is wrong with a signature: it is malformed, or it is not that of anybody who may sign.
+#[test]
+fn each_bad_signature_is_refused_for_its_own_reason() {
+    let vectors = vectors();
+    let known: Vec<Address> =
+        [&vectors.sender, &vectors.signer, &vectors.stranger].iter().map(|text| text.parse().unwrap()).collect();
+    let malformed = [
+        ("high s", SignatureError::HighS),
+        ("recovery id 2", SignatureError::RecoveryId { found: 2 }),
+        ("recovery id 26", SignatureError::RecoveryId { found: 26 }),
+        ("recovery id 29", SignatureError::RecoveryId { found: 29 }),
+        ("recovery id of a transaction", SignatureError::RecoveryId { found: 37 }),
+        ("recovery id 255", SignatureError::RecoveryId { found: 255 }),
+        ("r of zero", SignatureError::OutOfRange),
+        ("s of zero", SignatureError::OutOfRange),
+        ("r of the order", SignatureError::OutOfRange),
+        ("all bits set", SignatureError::OutOfRange),
+        ("all zero", SignatureError::OutOfRange),
+        ("empty", SignatureError::Length { actual: 0 }),
+        ("one byte too short", SignatureError::Length { actual: 64 }),
+        ("one byte too long", SignatureError::Length { actual: 66 }),
+        ("the compact form of 64 bytes", SignatureError::Length { actual: 64 }),
+    ];
+    let authorization = authorization(&vectors.valid[0]);
+    let mut seen = 0;
+    for Invalid { name, signature } in &vectors.invalid {
+        let result = Payment::new(authorization, &bytes(signature));
+        match malformed.iter().find(|(malformed, _)| malformed == name) {
+            Some((_, error)) => {
+                assert_eq!(result, Err(*error), "{name}");
+                seen += 1;
+            }
+            // Well-formed, but over other bytes: whoever comes out is nobody we know.
+            None => assert!(result.unwrap().signer().is_none_or(|signer| !known.contains(&signer)), "{name}"),
+        }
+    }
+    assert_eq!(seen, malformed.len(), "every case is in the vectors");
+    assert!(vectors.invalid.len() > seen + 5);
+}
+
+#[test]
+fn a_signature_on_no_point_of_the_curve_has_no_signer() {
+    let vectors = vectors();
+    let vector = vectors.invalid.iter().find(|vector| vector.name == "r on no point of the curve").unwrap();
+    let payment = Payment::new(authorization(&vectors.valid[0]), &bytes(&vector.signature)).unwrap();
+    assert_eq!(payment.signer(), None);
+}
+
+#[test]
+fn a_signature_fits_no_other_payment() {
+    let vectors = vectors();
+    let signature = bytes(&vectors.valid[0].signature);
+    let signer: Address = vectors.signer.parse().unwrap();
+    let good = authorization(&vectors.valid[0]);
+    let other = |vector: &Valid| Payment::new(authorization(vector), &signature).unwrap().signer();
+    let fitting = vectors.valid.iter().filter(|vector| other(vector) == Some(signer)).map(authorization);
+    assert!(fitting.clone().count() > 1 && fitting.into_iter().all(|fitting| fitting == good), "only its own");
+    let near = Authorization { amount: good.amount.checked_add(Amount::from(1)).unwrap(), ..good };
+    assert_ne!(Payment::new(near, &signature).unwrap().signer(), Some(signer));
+}
