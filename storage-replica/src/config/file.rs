@@ -1,0 +1,186 @@
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    ClientTls, ClusterState, Mistake, Mistakes, NodeSettings, NodeUrl, Settings, Tls, daemon, environment,
+    mistakes::Report,
+    replicas::{self, Replicas},
+    tree,
+};
+
+/// A configuration that has been read.
+#[derive(Clone, Debug)]
+pub struct Config(Content);
+
+#[derive(Clone, Debug)]
+enum Content {
+    /// A table of all replicas.
+    Replicas(Replicas),
+    /// The original daemon's file, of one replica.
+    Daemon(Box<Settings>),
+}
+
+/// One replica in the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaRow {
+    /// Its id, which no other replica has.
+    pub id: u64,
+    /// The node that it starts; `None`: it only connects to those of the others.
+    pub node: Option<NodeRow>,
+    /// Where its metrics and health are served, if anywhere.
+    pub admin_url: Option<NodeUrl>,
+    /// How it reaches the nodes of the others, if they have TLS.
+    pub client_tls: ClientTls,
+}
+
+/// The node of a replica in the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRow {
+    /// Its name.
+    pub name: String,
+    /// Where clients reach it.
+    pub client_url: NodeUrl,
+    /// Where the other nodes reach it.
+    pub peer_url: NodeUrl,
+    /// Its certificates.
+    pub tls: Tls,
+}
+
+/// How a file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// TOML.
+    Toml,
+    /// JSON.
+    Json,
+}
+
+impl Format {
+    /// The format that the name of a file says, or else its beginning.
+    pub fn of(path: &Path, text: &str) -> Self {
+        match path.extension().and_then(|ending| ending.to_str()) {
+            Some("json") => Self::Json,
+            Some("toml") => Self::Toml,
+            _ if text.trim_start().starts_with('{') => Self::Json,
+            _ => Self::Toml,
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is wrong.
+    #[error("{} cannot be used:\n{mistakes}", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// All that is wrong.
+        mistakes: Mistakes,
+    },
+}
+
+impl Config {
+    /// Reads a file, TOML or JSON, with the process's environment over it ([`VARIABLES`](super::VARIABLES)). The second value
+    /// is what looks doubtful in it.
+    ///
+    /// # Errors
+    /// Every mistake that is in it.
+    pub fn load(path: impl AsRef<Path>) -> Result<(Self, Vec<Mistake>), LoadError> {
+        let path = path.as_ref();
+        let text =
+            fs::read_to_string(path).map_err(|source| LoadError::Unreadable { path: path.to_path_buf(), source })?;
+        Self::parse(&text, Format::of(path, &text), |name| std::env::var(name).ok())
+            .map_err(|mistakes| LoadError::Wrong { path: path.to_path_buf(), mistakes })
+    }
+
+    /// Reads a text, with the values that `variable` has for [`VARIABLES`](super::VARIABLES) over it.
+    ///
+    /// # Errors
+    /// Every mistake that is in it.
+    pub fn parse(
+        text: &str,
+        format: Format,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<(Self, Vec<Mistake>), Mistakes> {
+        let report = Report::default();
+        let table = match format {
+            Format::Toml => tree::toml(text, &report),
+            Format::Json => tree::json(text, &report),
+        };
+        let content = table.and_then(|mut table| {
+            if daemon::is(&table) {
+                return daemon::read(table, variable, &report).map(|settings| Content::Daemon(Box::new(settings)));
+            }
+            environment::apply(&mut table, variable);
+            replicas::read(&table, &report).map(Content::Replicas)
+        });
+        report.finish(content.map(Self))
+    }
+
+    /// The replicas of the table, in its order. None for a file that describes one replica alone.
+    pub fn replicas(&self) -> &[ReplicaRow] {
+        match &self.0 {
+            Content::Replicas(replicas) => &replicas.rows,
+            Content::Daemon(_) => &[],
+        }
+    }
+
+    /// What one replica does. The id has to be given if the file lists several.
+    ///
+    /// # Errors
+    /// Why there is no such replica, with those that there are.
+    pub fn settings(&self, replica: Option<u64>) -> Result<Settings, String> {
+        match (&self.0, replica) {
+            (Content::Daemon(settings), None) => Ok(Settings::clone(settings)),
+            (Content::Daemon(_), Some(_)) => Err("the file describes one replica, which has no id".to_owned()),
+            (Content::Replicas(replicas), Some(id)) => match replicas.rows.iter().find(|row| row.id == id) {
+                Some(row) => Ok(settings(replicas, row)),
+                None => Err(format!("there is no replica {id} in the table, only {}", ids(replicas))),
+            },
+            (Content::Replicas(replicas), None) => {
+                Err(format!("the file lists several replicas, {}: say which is meant", ids(replicas)))
+            }
+        }
+    }
+}
+
+fn ids(replicas: &Replicas) -> String {
+    replicas.rows.iter().map(|row| row.id.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn settings(replicas: &Replicas, row: &ReplicaRow) -> Settings {
+    let own = row.node.as_ref();
+    let others = replicas.rows.iter().filter(|other| other.id != row.id).filter_map(|other| other.node.as_ref());
+    Settings {
+        node: own.map(|NodeRow { name, client_url, peer_url, tls }| NodeSettings {
+            name: name.clone(),
+            token: replicas.token.clone(),
+            client_url: client_url.clone(),
+            peer_url: peer_url.clone(),
+            cluster: replicas.cluster.clone(),
+            state: ClusterState::New,
+            tls: tls.clone(),
+            // All replicas are given the same file, and some may share a machine.
+            data_dir: replicas.data_dir.join(name),
+            engine: replicas.engine,
+            etcd_program: replicas.etcd_program.clone(),
+            log: replicas.log.clone(),
+        }),
+        endpoints: own.into_iter().chain(others).map(|node| node.client_url.clone()).collect(),
+        client_tls: row.client_tls.clone(),
+        startup_timeout: replicas.startup_timeout,
+        log: replicas.log.clone(),
+        admin_url: row.admin_url.clone(),
+    }
+}

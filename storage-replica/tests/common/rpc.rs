@@ -1,0 +1,91 @@
+//! Calls of the protocol as they are, also those that no client library would make.
+
+use prost::Message;
+use storage_replica::etcd_api::proto::etcdserverpb as pb;
+use tonic::{
+    Code, Status,
+    client::Grpc,
+    codegen::http::uri::PathAndQuery,
+    transport::{Channel, Endpoint},
+};
+use tonic_prost::ProstCodec;
+
+/// A connection to one server.
+#[derive(Clone)]
+pub(crate) struct Rpc(pub(crate) Grpc<Channel>);
+
+impl Rpc {
+    pub(crate) async fn connect(endpoint: &str) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{endpoint}")).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        Self(Grpc::new(channel).max_decoding_message_size(usize::MAX))
+    }
+
+    pub(crate) async fn unary<Q, A>(&self, path: &'static str, request: Q) -> Result<A, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let mut grpc = self.0.clone();
+        grpc.ready().await.map_err(|error| Status::new(Code::Unknown, error.to_string()))?;
+        let codec = ProstCodec::<Q, A>::default();
+        grpc.unary(tonic::Request::new(request), PathAndQuery::from_static(path), codec)
+            .await
+            .map(tonic::Response::into_inner)
+    }
+
+    /// A stream in both directions.
+    pub(crate) async fn stream<Q, A>(
+        &self,
+        path: &'static str,
+        requests: impl futures::Stream<Item = Q> + Send + 'static,
+    ) -> Result<tonic::Streaming<A>, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let mut grpc = self.0.clone();
+        grpc.ready().await.map_err(|error| Status::new(Code::Unknown, error.to_string()))?;
+        let codec = ProstCodec::<Q, A>::default();
+        let path = PathAndQuery::from_static(path);
+        grpc.streaming(tonic::Request::new(requests), path, codec).await.map(tonic::Response::into_inner)
+    }
+
+    pub(crate) async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
+        self.unary("/etcdserverpb.KV/Range", request).await
+    }
+
+    pub(crate) async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Status> {
+        self.unary("/etcdserverpb.KV/Put", request).await
+    }
+
+    pub(crate) async fn delete(&self, request: pb::DeleteRangeRequest) -> Result<pb::DeleteRangeResponse, Status> {
+        self.unary("/etcdserverpb.KV/DeleteRange", request).await
+    }
+
+    pub(crate) async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
+        self.unary("/etcdserverpb.KV/Txn", request).await
+    }
+
+    pub(crate) async fn compact(&self, revision: i64) -> Result<pb::CompactionResponse, Status> {
+        let request = pb::CompactionRequest { revision, physical: true };
+        self.unary("/etcdserverpb.KV/Compact", request).await
+    }
+
+    pub(crate) async fn grant(&self, id: i64, ttl: i64) -> Result<pb::LeaseGrantResponse, Status> {
+        self.unary("/etcdserverpb.Lease/LeaseGrant", pb::LeaseGrantRequest { ttl, id }).await
+    }
+
+    pub(crate) async fn revoke(&self, id: i64) -> Result<pb::LeaseRevokeResponse, Status> {
+        self.unary("/etcdserverpb.Lease/LeaseRevoke", pb::LeaseRevokeRequest { id }).await
+    }
+
+    pub(crate) async fn time_to_live(&self, id: i64) -> Result<pb::LeaseTimeToLiveResponse, Status> {
+        let request = pb::LeaseTimeToLiveRequest { id, keys: true };
+        self.unary("/etcdserverpb.Lease/LeaseTimeToLive", request).await
+    }
+
+    pub(crate) async fn leases(&self) -> Result<pb::LeaseLeasesResponse, Status> {
+        self.unary("/etcdserverpb.Lease/LeaseLeases", pb::LeaseLeasesRequest {}).await
+    }
+}

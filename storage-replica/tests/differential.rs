@@ -1,0 +1,71 @@
+//! The same random requests to a real etcd and to embedded nodes have the same answers: entries, revisions, events, codes and words.
+//!
+//! `DIFFERENTIAL_SEED` and `DIFFERENTIAL_REQUESTS` in the environment choose the requests and how many.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "differential/answers.rs"]
+mod answers;
+mod common;
+#[path = "differential/requests.rs"]
+mod requests;
+
+use answers::{Answer, ask};
+use common::{ApiCluster, etcd, rpc::Rpc};
+use requests::{Request, Requests};
+
+#[tokio::test]
+async fn one_node_answers_as_etcd_does() {
+    same_answers(1, 10_000).await;
+}
+
+#[tokio::test]
+async fn a_follower_answers_as_etcd_does() {
+    same_answers(3, 2_000).await;
+}
+
+async fn same_answers(nodes: u64, count: usize) {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let seed = number("DIFFERENTIAL_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let count = number("DIFFERENTIAL_REQUESTS").map_or(count, |count| usize::try_from(count).unwrap());
+    println!("DIFFERENTIAL_SEED={seed}");
+    let (_etcd, endpoint) = etcd::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = ApiCluster::start(dir.path(), nodes).await;
+    let place = (cluster.leader().unwrap() + 1) % cluster.endpoints().len();
+    let (theirs, ours) = (Rpc::connect(&endpoint).await, Rpc::connect(&cluster.endpoints()[place]).await);
+
+    let random = fastrand::Rng::with_seed(seed);
+    let mut requests = Requests { random, revision: 1, compacted: 0, serializable: nodes == 1 };
+    let mut seen = std::collections::BTreeMap::<_, usize>::new();
+    for place in 0..count {
+        let request = requests.next();
+        let (expected, found) = tokio::join!(ask(&theirs, request.clone()), ask(&ours, request.clone()));
+        assert!(
+            expected == found || (nodes > 1 && same_but_for_the_revision(&request, &expected, &found)),
+            "request {place} of seed {seed}, compacted at {}: {request:?}\n etcd: {expected:?}\n ours: {found:?}",
+            requests.compacted,
+        );
+        match &expected {
+            Answer::Done { revision, .. } => {
+                requests.revision = requests.revision.max(*revision);
+                if let Request::Compact(revision) = request {
+                    requests.compacted = revision;
+                }
+                *seen.entry("done".to_owned()).or_default() += 1;
+            }
+            Answer::Refused(_, words) => *seen.entry(words.clone()).or_default() += 1,
+        }
+    }
+    println!("{seen:#?}");
+}
+
+/// A follower answers what changes no key as soon as the leader has done it, with the revision that it has itself.
+fn same_but_for_the_revision(request: &Request, expected: &Answer, found: &Answer) -> bool {
+    let (Answer::Done { text, revision }, Answer::Done { text: other, revision: own }) = (expected, found) else {
+        return false;
+    };
+    let without = |text: &str, revision: i64| text.replacen(&format!("revision: {revision}"), "", 1);
+    matches!(request, Request::Grant { .. } | Request::Compact(_) | Request::TimeToLive(_) | Request::Leases)
+        && without(text, *revision) == without(other, *own)
+}

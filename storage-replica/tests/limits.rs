@@ -1,0 +1,135 @@
+//! Requests that nobody should send, answered with the codes and words of a real etcd.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use bytes::Bytes;
+use common::{ApiCluster, etcd, rpc::Rpc};
+use futures::stream;
+use storage_replica::etcd_api::proto::etcdserverpb::{self as pb, request_op::Request};
+use tonic::{Code, Status};
+
+fn put(key: &str, value: usize) -> pb::PutRequest {
+    pb::PutRequest { key: key.to_owned().into(), value: Bytes::from(vec![7; value]), ..pb::PutRequest::default() }
+}
+
+fn op(request: Request) -> pb::RequestOp {
+    pb::RequestOp { request: Some(request) }
+}
+
+fn puts(from: usize, count: usize) -> Vec<pb::RequestOp> {
+    (from..from + count).map(|key| op(Request::RequestPut(put(&format!("k{key}"), 1)))).collect()
+}
+
+fn txn(success: Vec<pb::RequestOp>) -> pb::TxnRequest {
+    pb::TxnRequest { success, ..pb::TxnRequest::default() }
+}
+
+/// So many transactions, each within the one before, around one put.
+fn nested(depth: usize) -> pb::TxnRequest {
+    (1..depth).fold(txn(puts(0, 1)), |inner, _| txn(vec![op(Request::RequestTxn(inner))]))
+}
+
+fn compares(count: usize, key: &str) -> pb::TxnRequest {
+    let compare = pb::Compare { key: key.to_owned().into(), ..pb::Compare::default() };
+    pb::TxnRequest { compare: vec![compare; count], ..pb::TxnRequest::default() }
+}
+
+enum Case {
+    Put(pb::PutRequest),
+    Range(pb::RangeRequest),
+    Delete(pb::DeleteRangeRequest),
+    Txn(pb::TxnRequest),
+    Grant { id: i64, ttl: i64 },
+    Revoke(i64),
+    TimeToLive(i64),
+    KeepAlive(i64),
+}
+
+/// What a client is told: that it worked and how, or the code and the words.
+async fn ask(rpc: &Rpc, case: &Case) -> Result<String, (Code, String)> {
+    let answer = match case {
+        Case::Put(put) => rpc.put(put.clone()).await.map(|_| String::new()),
+        Case::Range(range) => rpc.range(range.clone()).await.map(|answer| answer.count.to_string()),
+        Case::Delete(delete) => rpc.delete(delete.clone()).await.map(|answer| answer.deleted.to_string()),
+        Case::Txn(txn) => rpc.txn(txn.clone()).await.map(|answer| answer.succeeded.to_string()),
+        Case::Grant { id, ttl } => rpc.grant(*id, *ttl).await.map(|answer| answer.ttl.to_string()),
+        Case::Revoke(id) => rpc.revoke(*id).await.map(|_| String::new()),
+        Case::TimeToLive(id) => rpc.time_to_live(*id).await.map(|answer| answer.ttl.to_string()),
+        Case::KeepAlive(id) => keep_alive(rpc, *id).await.map(|answer| answer.ttl.to_string()),
+    };
+    answer.map_err(|status| (status.code(), status.message().to_owned()))
+}
+
+async fn keep_alive(rpc: &Rpc, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
+    let requests = stream::iter([pb::LeaseKeepAliveRequest { id }]);
+    let mut answers = rpc.stream("/etcdserverpb.Lease/LeaseKeepAlive", requests).await?;
+    Ok(answers.message().await?.expect("an answer"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_beyond_the_limits_is_refused_in_the_words_of_etcd() {
+    let (_etcd, real) = etcd::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = ApiCluster::start(dir.path(), 1).await;
+    let (theirs, ours) = (Rpc::connect(&real).await, Rpc::connect(&cluster.endpoints()[0]).await);
+    let nested_puts = |outer: usize, inner: usize| {
+        let mut ops = puts(inner, outer - 1);
+        ops.push(op(Request::RequestTxn(txn(puts(0, inner)))));
+        Case::Txn(txn(ops))
+    };
+    let no_value = pb::PutRequest { ignore_value: true, ..put("absent", 0) };
+    let leased = |lease| pb::PutRequest { lease, ..put("leased", 1) };
+    let cases = [
+        ("1,000 KiB", Case::Put(put("a", 1000 << 10)), None),
+        ("1.5 MiB", Case::Put(put("a", 1536 << 10)), Some(Code::InvalidArgument)),
+        (
+            "1.5 MiB in a transaction",
+            Case::Txn(txn(vec![op(Request::RequestPut(put("a", 1536 << 10)))])),
+            Some(Code::InvalidArgument),
+        ),
+        ("2 MiB", Case::Put(put("a", 2 << 20)), Some(Code::ResourceExhausted)),
+        ("128 operations", Case::Txn(txn(puts(0, 128))), None),
+        ("129 operations", Case::Txn(txn(puts(0, 129))), Some(Code::InvalidArgument)),
+        ("128 comparisons", Case::Txn(compares(128, "k")), None),
+        ("129 comparisons", Case::Txn(compares(129, "k")), Some(Code::InvalidArgument)),
+        ("64 operations in 64", nested_puts(64, 64), None),
+        ("65 operations in 64", nested_puts(64, 65), Some(Code::InvalidArgument)),
+        ("no key to put", Case::Put(put("", 1)), Some(Code::InvalidArgument)),
+        ("no key to read", Case::Range(pb::RangeRequest::default()), Some(Code::InvalidArgument)),
+        ("no key to delete", Case::Delete(pb::DeleteRangeRequest::default()), Some(Code::InvalidArgument)),
+        ("no key to compare", Case::Txn(compares(1, "")), Some(Code::InvalidArgument)),
+        (
+            "no key within",
+            Case::Txn(txn(vec![op(Request::RequestTxn(txn(vec![op(Request::RequestPut(put("", 1)))])))])),
+            Some(Code::InvalidArgument),
+        ),
+        ("no operation", Case::Txn(txn(vec![pb::RequestOp { request: None }])), Some(Code::InvalidArgument)),
+        ("the same key twice", Case::Txn(txn([puts(0, 1), puts(0, 1)].concat())), Some(Code::InvalidArgument)),
+        ("a value to keep of no key", Case::Put(no_value), Some(Code::InvalidArgument)),
+        ("40 transactions deep", Case::Txn(nested(40)), None),
+        ("an unknown lease to put with", Case::Put(leased(77)), Some(Code::NotFound)),
+        ("an unknown lease to revoke", Case::Revoke(77), Some(Code::NotFound)),
+        ("an unknown lease to ask for", Case::TimeToLive(77), None),
+        ("an unknown lease to keep", Case::KeepAlive(77), None),
+        ("a lease", Case::Grant { id: 7, ttl: 1000 }, None),
+        ("the same lease", Case::Grant { id: 7, ttl: 1000 }, Some(Code::FailedPrecondition)),
+        ("a lease of 300 years", Case::Grant { id: 8, ttl: 9_000_000_001 }, Some(Code::OutOfRange)),
+    ];
+    for (name, case, code) in cases {
+        let (theirs, ours) = (ask(&theirs, &case).await, ask(&ours, &case).await);
+        assert_eq!(ours, theirs, "{name}");
+        assert_eq!(ours.err().map(|(code, _)| code), code, "{name}");
+    }
+
+    // Deeper than any message may be nested that is read here: etcd goes on to 128. Nothing breaks by it.
+    for depth in [60, 1000] {
+        let (code, words) = ask(&ours, &Case::Txn(nested(depth))).await.unwrap_err();
+        assert!(code == Code::Internal && words.contains("recursion limit"), "{depth}: {code:?} {words}");
+    }
+    assert_eq!(
+        ask(&ours, &Case::Range(pb::RangeRequest { key: "k0".into(), ..Default::default() })).await.unwrap(),
+        "1"
+    );
+}
