@@ -1,0 +1,90 @@
+//! Servers of ZooKeeper.
+
+use std::path::Path;
+
+use futures::FutureExt;
+use storage::zk::server::{CLASSPATH, LEADS, NAME, PORTS, PROGRAM, Peer, READY, arguments, files};
+use storage_testkit::{
+    programs,
+    server::{Launch, MAX_NODES, NodeContext, Probe, ServerError, ServerSpec},
+};
+
+use super::{About, Backend, Starting, killable::Breaking, servers::Servers};
+use crate::{Error, Result};
+
+pub(super) const BACKEND: Backend =
+    Backend { needs, most_nodes: MAX_NODES, kill: Some(kill), ..Backend::servers("zk", DURABILITY, start) };
+
+const DURABILITY: &str =
+    "forceSync of the transaction log on a majority before a write is acknowledged (default); `sync` before reads";
+
+/// What a server that has no others says of itself, beside [`LEADS`].
+const STANDALONE: &str = "Mode: standalone";
+
+fn needs() -> Result<()> {
+    launch().map(drop).map_err(Error::from)
+}
+
+fn servers() -> Servers {
+    Servers { scheme: "zk", spec: spec(), about: |node| about(node).boxed() }
+}
+
+fn start(nodes: usize, directory: &Path) -> Starting<'_> {
+    servers().start(nodes, directory).boxed()
+}
+
+fn kill(nodes: usize, directory: &Path) -> Breaking<'_> {
+    servers().start_to_kill(nodes, directory).boxed()
+}
+
+fn launch() -> Result<Launch, ServerError> {
+    let classpath = programs::variable(CLASSPATH.0, CLASSPATH.1)?;
+    Ok(Launch::new(programs::find(PROGRAM)?).args(arguments(&classpath)))
+}
+
+pub(crate) fn spec() -> ServerSpec {
+    let spec = ServerSpec::new(NAME, |node| {
+        let peers = node.nodes().map(|node| peer(&node)).collect::<Result<Vec<_>, _>>()?;
+        Ok(files(node.index(), &peers).into_iter().fold(launch()?, |launch, (path, text)| launch.file(path, text)))
+    });
+    let spec = PORTS.iter().fold(spec, |spec, port| spec.port(*port));
+    spec.ready_when(Probe::tcp("client", READY.0, |text, _| text.contains(READY.1)))
+}
+
+fn peer(node: &NodeContext) -> Result<Peer, ServerError> {
+    Ok(Peer { client: node.port("client")?, peer: node.port("peer")?, election: node.port("election")? })
+}
+
+/// Whether this server leads. One that does not answer does not.
+pub(crate) async fn leads(node: NodeContext) -> bool {
+    about(&node).await.is_ok_and(|told| told.leads)
+}
+
+async fn about(node: &NodeContext) -> Result<About> {
+    let text = node.tcp_word("client", READY.0).await.map_err(Error::io("ask ZooKeeper for its version"))?;
+    Ok(About { version: version(&text), leads: text.contains(LEADS) || text.contains(STANDALONE) })
+}
+
+/// The number in `Zookeeper version: 3.9.3-c26634f34490bb0ea7a09cc51e05ede3b4e320ee, built on 2024-10-17 23:21 UTC`.
+fn version(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once("version: ")?;
+    let number = rest.split(|byte: char| byte != '.' && !byte.is_ascii_digit()).next()?;
+    (!number.is_empty()).then(|| number.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_the_number_alone() {
+        for (text, expected) in [
+            ("Zookeeper version: 3.9.3-c26634f3, built on 2024-10-17 23:21 UTC\nMode: leader\n", Some("3.9.3")),
+            ("Zookeeper version: 3.9.3, built on 2026-03-08 16:19 UTC", Some("3.9.3")),
+            ("This ZooKeeper instance is not currently serving requests", None),
+            ("Zookeeper version: ${version}", None),
+        ] {
+            assert_eq!(version(text).as_deref(), expected, "{text}");
+        }
+    }
+}
