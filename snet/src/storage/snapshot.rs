@@ -1,0 +1,229 @@
+//! `snet storage snapshot`
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::anyhow;
+use clap::Subcommand;
+use serde::Serialize;
+use storage_replica::{
+    config::{Engine, InitialCluster, Token},
+    snapshot::{self, NewNode},
+};
+
+use super::place::{Nodes, print};
+use crate::{
+    exit::{Failure, Outcome},
+    output::Output,
+    table::{Table, thousands},
+};
+
+/// Save the whole state of a node in a file, and make a new cluster of one.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Save(Save),
+    Status(Status),
+    Restore(Restore),
+}
+
+/// Save a snapshot of the first node that answers.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  snet storage snapshot save channels.snapshot --endpoints http://10.0.1.1:2379
+
+The format is that of the node's engine; SHA-256 behind it. The file appears when it is whole. `snapshot restore` makes a new
+cluster of it; to move data between stores of any kind, see `snet storage copy`.")]
+pub(crate) struct Save {
+    /// The file, which must not exist.
+    file: PathBuf,
+    #[command(flatten)]
+    nodes: Nodes,
+}
+
+/// Look whether a snapshot is whole.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  snet storage snapshot status channels.snapshot
+
+A file that is damaged or not whole ends the command with code 1.")]
+pub(crate) struct Status {
+    /// The file.
+    file: PathBuf,
+    /// How the answer is printed.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Make the data directory of one node of a new cluster, with all keys of a snapshot.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  snet storage snapshot restore channels.snapshot --name n1 --data-dir n1.storage --token another-token \\
+      --initial-cluster n1=http://10.0.1.1:2380,n2=http://10.0.1.2:2380,n3=http://10.0.1.3:2380
+      on the machine of n1; likewise, with the same file, for n2 and n3. Then `snet storage init` with the same flags on each
+
+Every node needs the same file. It is looked through whole before anything is written, and the directory appears when it is whole; it must not be
+there before, or be empty. Keys keep their revisions; leases live their whole time anew. Give the new cluster another token, so that nodes
+of the old one cannot meet it. What was written after the snapshot is gone: with `--bump-revision`, more than the writes since then, no
+revision that somebody may remember is given again, and who watches is told to begin anew.
+
+A file that is damaged or not whole ends the command with code 1, and nothing is left behind.")]
+pub(crate) struct Restore {
+    /// The file, as `snapshot save` or `etcdctl snapshot save` has saved it.
+    file: PathBuf,
+    /// The name of the node, one of those of the initial cluster.
+    #[arg(long)]
+    name: String,
+    /// A word that no other cluster has, the same for each node of the new one.
+    #[arg(long, env = "SNET_STORAGE_TOKEN", hide_env_values = true)]
+    token: Token,
+    /// All nodes of the new cluster: NAME=PEER_URL,...
+    #[arg(long, value_name = "NODES")]
+    initial_cluster: InitialCluster,
+    /// The directory to make [default: NAME.storage, in the current directory].
+    #[arg(long, value_name = "DIR", env = "SNET_STORAGE_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Whose snapshot it is; that of an etcd is restored by `etcdutl`, which has to be on the path.
+    #[arg(long, value_name = "ENGINE", default_value = "embedded", env = "SNET_STORAGE_ENGINE")]
+    engine: Engine,
+    /// How much to add to the revision.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    bump_revision: u64,
+    /// How the answer is printed.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// The program that restores the snapshots of etcds.
+const ETCDUTL: &str = "etcdutl";
+
+#[derive(Serialize)]
+struct RestoredTo {
+    data_dir: String,
+    keys: u64,
+    leases: u64,
+    revision: u64,
+}
+
+#[derive(Serialize)]
+struct Snapshot {
+    file: String,
+    bytes: u64,
+    sha256: String,
+}
+
+pub(super) async fn run(command: &Command) -> Outcome {
+    let (file, output) = match command {
+        Command::Save(Save { file, nodes }) => {
+            save(file, nodes).await?;
+            (file, nodes.output)
+        }
+        Command::Status(Status { file, output }) => (file, *output),
+        Command::Restore(arguments) => return restore(arguments).await,
+    };
+    print(output, &check(file)?, |snapshot| {
+        let mut table = Table::default();
+        table.row(["bytes", &thousands(snapshot.bytes as f64)]);
+        table.row(["sha256", &snapshot.sha256]);
+        table.to_string()
+    })
+}
+
+async fn save(path: &Path, nodes: &Nodes) -> Outcome {
+    let failed = |path: &Path, error: io::Error| Failure::Missing(anyhow!("{}: {error}", path.display()));
+    if path.exists() {
+        return Err(Failure::Usage(anyhow!("{} is there already", path.display())));
+    }
+    let admin = nodes.admin()?;
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".part");
+    let aside = PathBuf::from(aside);
+    let mut file = File::create(&aside).map_err(|error| failed(&aside, error))?;
+    let saved = admin.snapshot(|piece| file.write_all(piece)).await;
+    let saved = saved.map_err(Failure::from).and_then(|_| {
+        file.sync_all().map_err(|error| failed(&aside, error))?;
+        check(&aside)
+    });
+    if let Err(failure) = saved {
+        // What is not whole is of no use.
+        let _ = fs::remove_file(&aside);
+        return Err(failure);
+    }
+    fs::rename(&aside, path).map_err(|error| failed(path, error))
+}
+
+/// Looks whether a file is whole.
+fn check(path: &Path) -> Result<Snapshot, Failure> {
+    let verified = snapshot::verify(path)?;
+    let sha256 = verified.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Snapshot { file: path.display().to_string(), bytes: verified.bytes, sha256 })
+}
+
+async fn restore(arguments: &Restore) -> Outcome {
+    let Restore { file, name, token, initial_cluster, data_dir, engine, bump_revision, output } = arguments;
+    let data_dir = data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.storage")));
+    if *engine == Engine::Etcd {
+        return restore_etcd(arguments, &data_dir);
+    }
+    let new = NewNode {
+        name: name.clone(),
+        token: token.clone(),
+        cluster: initial_cluster.clone(),
+        data_dir: data_dir.clone(),
+        bump_revision: *bump_revision,
+    };
+    let file = file.clone();
+    let restored = tokio::task::spawn_blocking(move || snapshot::restore(&file, new)).await;
+    let restored = restored.map_err(|error| Failure::Missing(error.into()))??;
+    let restored = RestoredTo {
+        data_dir: data_dir.display().to_string(),
+        keys: restored.keys,
+        leases: restored.leases,
+        revision: restored.revision,
+    };
+    print(*output, &restored, |restored| {
+        let mut table = Table::default();
+        table.row(["data directory", &restored.data_dir]);
+        table.row(["keys", &thousands(restored.keys as f64)]);
+        table.row(["leases", &thousands(restored.leases as f64)]);
+        table.row(["revision", &restored.revision.to_string()]);
+        table.to_string()
+    })
+}
+
+/// The format of an etcd is etcd's own program's business.
+fn restore_etcd(arguments: &Restore, data_dir: &Path) -> Outcome {
+    let Restore { file, name, token, initial_cluster, bump_revision, .. } = arguments;
+    let Some(member) = initial_cluster.member(name) else {
+        return Err(Failure::Usage(anyhow!("the initial cluster has no node `{name}`")));
+    };
+    let mut words = vec!["snapshot".to_owned(), "restore".to_owned(), file.display().to_string()];
+    for (flag, value) in [
+        ("--data-dir", data_dir.display().to_string()),
+        ("--name", name.clone()),
+        ("--initial-cluster", initial_cluster.to_string()),
+        ("--initial-advertise-peer-urls", member.peer_url.to_string()),
+    ] {
+        words.extend([flag.to_owned(), value]);
+    }
+    if *bump_revision > 0 {
+        words.extend(["--bump-revision".to_owned(), bump_revision.to_string(), "--mark-compacted".to_owned()]);
+    }
+    words.push("--initial-cluster-token".to_owned());
+    let ended = std::process::Command::new(ETCDUTL).args(&words).arg(token.as_str()).status();
+    match ended {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failure::Missing(anyhow!("{ETCDUTL} ended with {status}"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::Missing(anyhow!(
+            "a snapshot of an etcd is restored by etcd's own program, and there is no {ETCDUTL} on the path. Where there is one:\n\
+             {ETCDUTL} {} TOKEN",
+            words.join(" ")
+        ))),
+        Err(error) => Err(Failure::Missing(anyhow!("cannot start {ETCDUTL}: {error}"))),
+    }
+}
