@@ -1,0 +1,41 @@
+//! `cargo xtask ci`: the same checks on a laptop and in CI.
+
+use anyhow::Result;
+
+use crate::setup::{self, Target};
+use crate::steps::Steps;
+use crate::{features, run, test, tidy};
+
+/// Runs every step, and fails when one did.
+pub(crate) fn ci() -> Result<()> {
+    let mut steps = Steps::default();
+    steps.run("setup", || setup::setup(&[Target::All]).map(drop));
+    steps.run("fmt", || {
+        cargo(&["fmt", "--all", "--check"])?;
+        cargo(&["fmt", "--manifest-path", run::EXAMPLE, "--check"])
+    });
+    steps.run("tidy", tidy::tidy);
+    steps.run("clippy", || {
+        cargo(&["clippy", "--workspace", "--features", test::EVERYTHING, "--all-targets", "--", "-D", "warnings"])?;
+        let mut example = run::cargo();
+        example.args(["clippy", "--manifest-path", run::EXAMPLE, "--all-targets", "--target-dir"]);
+        run::loudly(example.arg(run::target()).args(["--", "-D", "warnings"]))
+    });
+    steps.run("features", features::check);
+    steps.run("test", || test::test(&test::Options::all()));
+    steps.run("doc", || {
+        let mut doc = run::cargo();
+        doc.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+        run::loudly(&mut doc)
+    });
+    if run::is_installed("cargo-deny") {
+        steps.run("deny", || cargo(&["deny", "check", "licenses", "bans", "sources"]));
+    } else {
+        steps.skip("deny", "cargo-deny is not installed (cargo install --locked cargo-deny)");
+    }
+    steps.finish()
+}
+
+fn cargo(args: &[&str]) -> Result<()> {
+    run::loudly(run::cargo().args(args))
+}

@@ -1,0 +1,75 @@
+//! `cargo xtask setup | test | ci | tidy | bench | soak`: everything that a newcomer or CI runs
+
+mod bench;
+mod ci;
+mod features;
+mod report;
+mod run;
+mod setup;
+mod soak;
+mod steps;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sets up, tests, checks and measures this workspace. Nothing here needs root or containers.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Find or fetch the servers and tools that tests need, into `.cache/servers`
+    ///
+    /// Each is taken from the first of: environment variables (ETCD_BIN, CONSUL_BIN, ZOOKEEPER_CLASSPATH or ZK_HOME,
+    /// JAVA_BIN or JAVA_HOME, PROTOC with PROTOC_INCLUDE), programs on PATH, the cache, Debian packages from the mirror that
+    /// this machine's own apt sources name. A second call fetches nothing. `clients` are clients of etcd for Python and Node.js, if
+    /// those are on this machine, from their own registries into `.cache/clients`.
+    Setup {
+        /// What to provide
+        #[arg(value_enum, default_values_t = [setup::Target::All])]
+        targets: Vec<setup::Target>,
+    },
+    /// Test the workspace on real servers, and print the verdict of each conformance case for each backend
+    Test(test::Options),
+    /// Run every check: formatting, lints, tests, documentation, each feature alone, tidy, licences
+    Ci,
+    /// Check the arrows between the crates, and the rules of the house that no other tool knows
+    Tidy,
+    /// Measure the backends: `snet bench`, built for release, with all arguments passed on
+    Bench {
+        /// Arguments of `snet bench`; `cargo xtask bench -- --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Strike a cluster while clients work on it, and check every answer: the program `soak`, with all arguments passed on
+    Soak {
+        /// Arguments of `soak`; `cargo xtask soak -- --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup { targets } => setup::setup(&targets).map(drop),
+        Command::Test(options) => test::test(&options),
+        Command::Ci => ci::ci(),
+        Command::Tidy => tidy::tidy(),
+        Command::Bench { args } => bench::bench(&args),
+        Command::Soak { args } => soak::soak(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Child processes, and where the workspace is.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::setup;
+
+/// The workspace's top folder.
+pub(crate) fn root() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).to_owned()
+}
+
+/// The example of docs/adding-a-backend.md, which is no member of the workspace.
+pub(crate) const EXAMPLE: &str = "examples/file-backend/Cargo.toml";
+
+/// The folder that everything is built in, for what is no member of the workspace.
+pub(crate) fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// The cargo that runs xtask, in the top folder, with the environment that the set-up found.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    for (name, value) in setup::known() {
+        if env::var_os(&name).is_none() {
+            command.env(name, value);
+        }
+    }
+    // `cargo run` sets these for xtask itself; cargo's children would take them for their own package's.
+    for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs a command with this terminal.
+pub(crate) fn loudly(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {}", name(command)))?;
+    if !status.success() {
+        bail!("{} ended with {status}", name(command));
+    }
+    Ok(())
+}
+
+/// Runs a command and returns what it prints; its complaints are shown only if it fails.
+pub(crate) fn quietly(command: &mut Command) -> Result<Vec<u8>> {
+    let output = command.output().with_context(|| format!("cannot start {}", name(command)))?;
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!("{} ended with {}\n{}", name(command), output.status, errors.trim_end());
+    }
+    Ok(output.stdout)
+}
+
+/// Whether a program is on `PATH`.
+pub(crate) fn is_installed(program: &str) -> bool {
+    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+fn name(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let words = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).filter(|arg| !arg.starts_with("-o"));
+    [program].into_iter().chain(words).collect::<Vec<_>>().join(" ")
+}

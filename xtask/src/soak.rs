@@ -1,0 +1,11 @@
+use anyhow::Result;
+
+use crate::run;
+use crate::setup::{self, Target};
+
+/// Builds the program `soak` with every backend for release and runs it with these arguments.
+pub(crate) fn soak(args: &[String]) -> Result<()> {
+    setup::setup(&[Target::All])?;
+    let program = ["--package", "bench", "--bin", "soak", "--features", "all", "--"];
+    run::loudly(run::cargo().args(["run", "--release"]).args(program).args(args))
+}

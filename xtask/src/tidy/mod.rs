@@ -1,0 +1,32 @@
+//! `cargo xtask tidy`: the rules of the house that no other tool knows.
+
+mod arrows;
+mod files;
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+
+use crate::run;
+
+/// Prints every broken rule.
+///
+/// # Errors
+/// When a rule is broken.
+pub(crate) fn tidy() -> Result<()> {
+    let mut broken = arrows::check(&metadata()?);
+    broken.extend(files::check(&run::root())?);
+    for rule in &broken {
+        eprintln!("tidy: {rule}");
+    }
+    if !broken.is_empty() {
+        bail!("{} rules of the house are broken", broken.len());
+    }
+    println!("tidy: the arrows between the crates and the files are as they should be");
+    Ok(())
+}
+
+/// What cargo knows of the workspace's own packages.
+pub(crate) fn metadata() -> Result<Value> {
+    let metadata = run::quietly(run::cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    Ok(serde_json::from_slice(&metadata)?)
+}
