@@ -6,6 +6,7 @@ use storage_core::{Entry, Expected, Key, ReadOptions, Result, Store, StoreExt, T
 use super::{
     Breach, Client, Handle, Invariant, Workload,
     client::{Ended, key, number},
+    report::Breaches,
 };
 
 /// Transfers between accounts by transactions of three keys: both accounts, and the number of transfers. What is in all
@@ -133,7 +134,7 @@ impl Workload for Bank {
         self.look("at the end", &entries);
         let transfers = number(entries.last().and_then(Option::as_ref)).unwrap_or(0);
         let book = self.book();
-        let mut breaches = book.breaches.0.clone();
+        let mut breaches = book.breaches.found();
         if !(book.acknowledged..=book.acknowledged + book.unknown).contains(&transfers) {
             let what = format!("{transfers} after {} acknowledged and {} unknown", book.acknowledged, book.unknown);
             breaches.push(Breach::new(COUNTED, what));

@@ -10,6 +10,7 @@ use storage_core::{Entry, Expected, Guard, Lock, LockOptions, ReadOptions, Resul
 use super::{
     Breach, Client, Handle, Invariant, Workload,
     client::{Ended, key},
+    report::Breaches,
 };
 
 /// Clients that take a fenced lock, write once under it, and give it back or are gone; some try to write with a guard that
@@ -178,6 +179,6 @@ impl Workload for Locks {
                 self.breach(ONCE, what);
             }
         }
-        Ok(self.book().breaches.0.clone())
+        Ok(self.book().breaches.found())
     }
 }

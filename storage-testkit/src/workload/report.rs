@@ -24,7 +24,7 @@ impl Breach {
 
 /// What was found so far.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Breaches(pub(super) Vec<Breach>);
+pub(super) struct Breaches(Vec<Breach>);
 
 impl Breaches {
     /// Breaches are noted up to this number: whoever has some has no need of thousands.
@@ -34,6 +34,10 @@ impl Breaches {
         if self.0.len() < Self::MOST {
             self.0.push(Breach::new(invariant, what));
         }
+    }
+
+    pub(super) fn found(&self) -> Vec<Breach> {
+        self.0.clone()
     }
 }
 

@@ -10,7 +10,7 @@ use storage_core::{
     Error, Key, Outcome, Result, Revision, Store, Txn, WatchEvent, WatchOptions, WatchStream, WatchSupport,
 };
 
-use super::{Breach, Client, Handle, Invariant, Workload, client::key};
+use super::{Breach, Client, Handle, Invariant, Workload, client::key, report::Breaches};
 
 /// Some clients write, and others watch them and resume when their watch breaks.
 ///
@@ -242,25 +242,24 @@ impl Workload for Watching {
 
     async fn verify(&self, _: &Handle) -> Result<Vec<Breach>> {
         let mut book = self.book();
-        let mut found = std::mem::take(&mut book.breaches.0);
-        for StepBack { watcher, key, before, number } in std::mem::take(&mut book.steps_back) {
-            if !book.unknown.contains(&(key.clone(), number)) && found.len() < MOST_BREACHES {
-                let what = format!("watcher {watcher}: {key} went from {before} back to {number}");
-                found.push(Breach::new(ORDER, what));
+        let Book { acknowledged, unknown, segments, steps_back, breaches } = &mut *book;
+        // Taken out, since this is called again if the store fails.
+        for StepBack { watcher, key, before, number } in std::mem::take(steps_back) {
+            if !unknown.contains(&(key.clone(), number)) {
+                breaches.note(ORDER, format!("watcher {watcher}: {key} went from {before} back to {number}"));
             }
         }
-        for Segment { watcher, events } in &book.segments {
+        for Segment { watcher, events } in std::mem::take(segments) {
             let (Some((first, ..)), Some((last, ..))) = (events.first(), events.last()) else { continue };
             let seen: HashMap<u64, &(u64, Key, String)> = events.iter().map(|event| (event.0, event)).collect();
-            for (revision, (key, value)) in book.acknowledged.range(first..=last) {
+            for (revision, (key, value)) in acknowledged.range(first..=last) {
                 let arrived = seen.get(revision).is_some_and(|(_, seen, told)| seen == key && told == value);
-                if !arrived && found.len() < MOST_BREACHES {
+                if !arrived {
                     let what = format!("watcher {watcher} saw {first} to {last}, not {key} = {value} at {revision}");
-                    found.push(Breach::new(GAP, what));
+                    breaches.note(GAP, what);
                 }
             }
         }
-        book.breaches.0.clone_from(&found);
-        Ok(found)
+        Ok(breaches.found())
     }
 }
