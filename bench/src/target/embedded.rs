@@ -38,6 +38,16 @@ pub(super) const BACKEND: Backend = Backend {
     kill: Some(kill),
 };
 
+/// What the replica pays whose node leads, as one does of a service with one active replica.
+pub(super) const ON_THE_LEADER: Backend = Backend {
+    name: "embedded-leader",
+    what: "the same with all clients on the node that leads",
+    least_nodes: 2,
+    placement: Some(Placement::Leader),
+    kill: None,
+    ..BACKEND
+};
+
 /// What a replica pays whose node does not lead.
 pub(super) const ON_A_FOLLOWER: Backend = Backend {
     name: "embedded-follower",

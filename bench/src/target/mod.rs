@@ -43,6 +43,8 @@ pub const BACKENDS: &[Backend] = &[
     #[cfg(feature = "embedded")]
     embedded::BACKEND,
     #[cfg(feature = "embedded")]
+    embedded::ON_THE_LEADER,
+    #[cfg(feature = "embedded")]
     embedded::ON_A_FOLLOWER,
     #[cfg(feature = "etcd")]
     etcd_api::BACKEND,

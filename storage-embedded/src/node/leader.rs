@@ -19,13 +19,16 @@ use openraft::{
     errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError},
     raft::WriteResult,
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-use super::{Raft, gather::Gather, leases::LeaseClock, members, members::OneAtATime};
+use super::{
+    Raft,
+    gather::Gather,
+    leases::LeaseClock,
+    members,
+    members::OneAtATime,
+    waiter::{Waiter, answer_all},
+};
 use crate::{
     network::{
         message::{Call, Reply},
@@ -50,14 +53,14 @@ pub(crate) struct Leader {
     leases: LeaseClock,
     changes: Arc<OneAtATime>,
     writes: mpsc::Sender<Write>,
-    reads: mpsc::Sender<oneshot::Sender<Reply>>,
+    reads: mpsc::Sender<Waiter>,
 }
 
 #[derive(Debug)]
 struct Write {
     command: Bytes,
     claim: Claim,
-    reply: oneshot::Sender<Reply>,
+    waiter: Waiter,
 }
 
 /// Decides, between a caller whose deadline passes and the appending task, whether the write is made.
@@ -108,8 +111,8 @@ impl Leader {
     }
 
     async fn write(&self, command: Bytes, claim: Claim) -> Reply {
-        let (reply, answer) = oneshot::channel();
-        if self.writes.send(Write { command, claim, reply }).await.is_err() {
+        let (waiter, answer) = Waiter::new();
+        if self.writes.send(Write { command, claim, waiter }).await.is_err() {
             return Reply::Refused("the node is stopping".to_owned());
         }
         // The task drops a write without an answer only when the node stops: then nobody knows.
@@ -149,8 +152,8 @@ impl Leader {
     }
 
     async fn read_index(&self) -> Reply {
-        let (reply, answer) = oneshot::channel();
-        if self.reads.send(reply).await.is_err() {
+        let (waiter, answer) = Waiter::new();
+        if self.reads.send(waiter).await.is_err() {
             return Reply::NotLeader;
         }
         answer.await.unwrap_or(Reply::NotLeader)
@@ -178,10 +181,10 @@ async fn append(raft: Raft, mut queue: mpsc::Receiver<Write>) {
         if batch.is_empty() {
             continue;
         }
-        let (commands, replies): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|write| (Proposal(write.command), write.reply)).unzip();
+        let (commands, waiters): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|write| (Proposal(write.command), write.waiter)).unzip();
         match raft.client_write_many(commands).await {
-            Ok(results) => answer(results, replies).await,
+            Ok(results) => answer(results, waiters).await,
             Err(error) => {
                 tracing::error!(%error, "raft has stopped");
                 return;
@@ -193,20 +196,22 @@ async fn append(raft: Raft, mut queue: mpsc::Receiver<Write>) {
 
 async fn answer(
     mut results: impl Stream<Item = Result<WriteResult<TypeConfig>, Fatal<TypeConfig>>> + Unpin,
-    replies: Vec<oneshot::Sender<Reply>>,
+    waiters: Vec<Waiter>,
 ) {
-    for reply in replies {
+    let mut answers = Vec::with_capacity(waiters.len());
+    for waiter in waiters {
         let answer = match results.next().await {
             Some(Ok(Ok(written))) => Reply::Applied(written.response),
             Some(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => Reply::NotLeader,
             // The entry was dropped from this log, may stand in another, or raft has ended.
             Some(Ok(Err(_)) | Err(_)) | None => Reply::Undecided,
         };
-        let _ = reply.send(answer);
+        answers.push((waiter, answer));
     }
+    answer_all(answers);
 }
 
-async fn confirm(raft: Raft, mut queue: mpsc::Receiver<oneshot::Sender<Reply>>) {
+async fn confirm(raft: Raft, mut queue: mpsc::Receiver<Waiter>) {
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, QUEUED_WRITES).await > 0 {
         let reply = match raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
@@ -220,8 +225,6 @@ async fn confirm(raft: Raft, mut queue: mpsc::Receiver<oneshot::Sender<Reply>>) 
                 return;
             }
         };
-        for waiter in waiting.drain(..) {
-            let _ = waiter.send(reply.clone());
-        }
+        answer_all(waiting.drain(..).map(|waiter| (waiter, reply.clone())).collect());
     }
 }

@@ -11,6 +11,7 @@ mod rows;
 mod run;
 mod sessions;
 mod status;
+mod waiter;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

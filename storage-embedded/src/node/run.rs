@@ -103,9 +103,15 @@ async fn run(
         // The caller of `start` has gone, and with it the only handle.
         return shut_down(&raft, &log, tasks, Stopped::Asked).await;
     }
+    // A task of its own: it looks at each batch, and the runtime's main future is woken by a system call.
+    let (failed, failure) = oneshot::channel();
+    let supervised = (raft.clone(), log.clone());
+    tasks.spawn(async move {
+        let _ = failed.send(supervise(&supervised.0, &supervised.1).await);
+    });
     let reason = tokio::select! {
         _ = stop.wait_for(|stop| *stop) => Stopped::Asked,
-        reason = supervise(&raft, &log) => Stopped::Failed(reason),
+        reason = failure => Stopped::Failed(reason.unwrap_or_else(|_| "its supervision has ended".to_owned())),
     };
     if let Stopped::Failed(reason) = &reason {
         tracing::error!(node = config.id, reason, "the node cannot go on");
