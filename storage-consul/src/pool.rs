@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use storage_core::{Backoff, Error, Result};
-use tokio::time::{Instant, timeout, timeout_at};
+use storage_core::{Backoff, Deadline, Error, Result};
+use tokio::time::{timeout, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -126,7 +126,7 @@ impl Pool {
             last = Some(error);
             patience = patience.saturating_mul(2);
             if attempt % chosen.of == 0 {
-                self.while_open(timeout_at(deadline.at, backoff.wait())).await?.ok();
+                self.while_open(timeout_at(deadline.at(), backoff.wait())).await?.ok();
             }
         }
         Err(last.unwrap_or_else(|| deadline.passed()))
@@ -189,7 +189,7 @@ impl Pool {
     where
         F: Future<Output = Result<T, Failure>> + Send,
     {
-        let turn = self.while_open(timeout_at(deadline.at, chosen.server.calls.acquire())).await;
+        let turn = self.while_open(timeout_at(deadline.at(), chosen.server.calls.acquire())).await;
         let Ok(Ok(_turn)) = turn.map_err(Failed::Final)? else { return Err(Failed::Final(deadline.passed())) };
         if deadline.is_over() {
             return Err(Failed::Final(deadline.passed()));
@@ -207,7 +207,7 @@ impl Pool {
                 Failed::Final(Error::unknown_outcome(cause))
             }
             (Ok(None), Effect::Reads) => Failed::Retry(deadline.passed()),
-            (Ok(None), Effect::Writes) => Failed::Final(Error::deadline_after_send(deadline.limit)),
+            (Ok(None), Effect::Writes) => Failed::Final(deadline.passed_after_send()),
             (Err(closed), Effect::Reads) => Failed::Final(closed),
             (Err(closed), Effect::Writes) => Failed::Final(Error::unknown_outcome(closed)),
         })
@@ -223,13 +223,13 @@ impl Pool {
         answer: impl Future<Output = T>,
     ) -> Option<T> {
         let mut answer = pin!(answer);
-        if let Ok(answer) = timeout_at(deadline.at.min(Deadline::after(patience).at), &mut answer).await {
+        if let Ok(answer) = timeout_at(deadline.at().min(Deadline::after(patience).at()), &mut answer).await {
             return Some(answer);
         }
         self.avoid(chosen);
         match effect {
             Effect::Reads => None,
-            Effect::Writes => timeout_at(deadline.at, answer).await.ok(),
+            Effect::Writes => timeout_at(deadline.at(), answer).await.ok(),
         }
     }
 }
@@ -238,34 +238,6 @@ impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
         f.debug_list().entries(servers.iter()).finish()
-    }
-}
-
-/// When a call has to end, and what it was given.
-#[derive(Clone, Copy)]
-pub(crate) struct Deadline {
-    at: Instant,
-    limit: Duration,
-}
-
-impl Deadline {
-    /// A time that is too long for the clock is as good as a century.
-    pub(crate) fn after(limit: Duration) -> Self {
-        const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-        Self { at: Instant::now() + limit.min(CENTURY), limit }
-    }
-
-    /// How long there is still.
-    pub(crate) fn left(self) -> Duration {
-        self.at.saturating_duration_since(Instant::now())
-    }
-
-    pub(crate) fn is_over(self) -> bool {
-        Instant::now() >= self.at
-    }
-
-    pub(crate) fn passed(self) -> Error {
-        Error::deadline(self.limit)
     }
 }
 

@@ -7,12 +7,12 @@
 use std::collections::HashMap;
 
 use futures::{StreamExt, TryFutureExt, TryStreamExt, stream};
-use storage_core::{Consistency, Entry, Error, Key, Page, Result, Revision, ScanOptions};
+use storage_core::{Consistency, Deadline, Entry, Error, Key, Page, Result, Revision, ScanOptions};
 
 use crate::{
     client::Found,
     encoding::Folder,
-    pool::{Deadline, Effect, Pool},
+    pool::{Effect, Pool},
     txn::{self, Answered, MAX_OPERATIONS, Request},
 };
 

@@ -2,15 +2,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use storage_core::{
-    Capabilities, Conflict, Consistency, Entry, Error, Expected, Guard, Key, Observed, Outcome, Page, Prefixed,
-    ReadOptions, Result, ScanOptions, Store, Txn, WatchOptions, WatchStream, WriteOptions,
+    Capabilities, Conflict, Consistency, Deadline, Entry, Error, Expected, Guard, Key, Observed, Outcome, Page,
+    Prefixed, ReadOptions, Result, ScanOptions, Store, Txn, WatchOptions, WatchStream, WriteOptions,
 };
 use url::Url;
 
 use crate::{
     ConsulConfig,
     encoding::{Folder, Stamp},
-    pool::{Deadline, Effect, Pool},
+    pool::{Effect, Pool},
     scan,
     txn::{self, Answered, Request},
     watch,

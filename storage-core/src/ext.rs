@@ -5,8 +5,8 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 
 use crate::{
-    Conflict, Entry, Error, Expected, Key, Observed, Outcome, ReadOptions, Result, ScanOptions, Store, Txn, Version,
-    WriteOptions, backoff::Backoff,
+    Conflict, Deadline, Entry, Error, Expected, Key, Observed, Outcome, ReadOptions, Result, ScanOptions, Store, Txn,
+    Version, WriteOptions, backoff::Backoff,
 };
 
 /// The shorter forms of [`Store::commit`] and [`Store::scan`], with the default options. Every store has them.
@@ -78,13 +78,13 @@ pub trait StoreExt: Store {
         F: FnMut(Option<&Entry>) -> Result<Change, E> + Send,
         E: From<Error> + Send,
     {
-        let deadline = crate::options::deadline_in(options.timeout);
+        let deadline = Deadline::after(options.timeout);
         let mut backoff = Backoff::new(options.backoff_floor, options.backoff_ceiling);
         let mut known = None;
         for _ in 0..options.attempts {
-            let left = || deadline.saturating_duration_since(tokio::time::Instant::now());
+            let left = || deadline.left();
             if left().is_zero() {
-                return Err(Error::deadline(options.timeout).into());
+                return Err(deadline.passed().into());
             }
             let current = match known.take() {
                 Some(current) => current,

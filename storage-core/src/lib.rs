@@ -8,6 +8,7 @@ mod capabilities;
 pub mod channel;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod deadline;
 mod error;
 mod ext;
 mod key;
@@ -24,6 +25,7 @@ mod wrap;
 
 pub use backoff::Backoff;
 pub use capabilities::{Capabilities, WatchSupport};
+pub use deadline::Deadline;
 pub use error::{Cause, Error, Result};
 pub use ext::{Change, StoreExt, UpdateOptions, Updated};
 pub use key::Key;

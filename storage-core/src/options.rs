@@ -1,18 +1,9 @@
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::{Key, OperationId, Revision};
 
 /// How long a call may take if its options do not say. Longer than an election of any backend with its usual settings.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The instant that ends a call which may take so long. A timeout beyond what the clock can tell, such as
-/// [`Duration::MAX`], ends in thirty years.
-pub(crate) fn deadline_in(timeout: Duration) -> Instant {
-    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
-    Instant::now() + timeout.min(FAR)
-}
 
 /// How fresh a read has to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

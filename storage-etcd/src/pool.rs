@@ -9,8 +9,8 @@ use std::{
 };
 
 use etcd_client::Error as ClientError;
-use storage_core::{Backoff, Error, Result};
-use tokio::time::{Instant, timeout, timeout_at};
+use storage_core::{Backoff, Deadline, Error, Result};
+use tokio::time::{timeout, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -108,7 +108,7 @@ impl Pool {
             last = Some(error);
             patience = patience.saturating_mul(2);
             if attempt % self.endpoints.len() == 0 {
-                self.while_open(timeout_at(deadline.at, backoff.wait())).await?.ok();
+                self.while_open(timeout_at(deadline.at(), backoff.wait())).await?.ok();
             }
         }
         Err(last.unwrap_or_else(|| deadline.passed()))
@@ -158,7 +158,7 @@ impl Pool {
         F: Future<Output = Result<T, ClientError>> + Send,
     {
         let connecting =
-            self.while_open(timeout_at(deadline.at, endpoint.connection())).await.map_err(Failed::Final)?;
+            self.while_open(timeout_at(deadline.at(), endpoint.connection())).await.map_err(Failed::Final)?;
         let connection = match connecting {
             Ok(Ok(connection)) => connection,
             Ok(Err(error @ Error::Unavailable { .. })) => return Err(Failed::Retry(error)),
@@ -174,7 +174,7 @@ impl Pool {
             (Ok(Some(Ok(answer))), _) => return Ok(answer),
             (Ok(Some(Err(error))), _) => error,
             (Ok(None), Effect::Reads) => return Err(Failed::Retry(deadline.passed())),
-            (Ok(None), Effect::Writes) => return Err(Failed::Final(Error::deadline_after_send(deadline.limit))),
+            (Ok(None), Effect::Writes) => return Err(Failed::Final(deadline.passed_after_send())),
             (Err(closed), Effect::Reads) => return Err(Failed::Final(closed)),
             (Err(closed), Effect::Writes) => return Err(Failed::Final(Error::unknown_outcome(closed))),
         };
@@ -203,13 +203,13 @@ impl Pool {
         answer: impl Future<Output = T>,
     ) -> Option<T> {
         let mut answer = pin!(answer);
-        if let Ok(answer) = timeout_at(deadline.at.min(Deadline::after(patience).at), &mut answer).await {
+        if let Ok(answer) = timeout_at(deadline.at().min(Deadline::after(patience).at()), &mut answer).await {
             return Some(answer);
         }
         self.avoid_endpoint(endpoint);
         match effect {
             Effect::Reads => None,
-            Effect::Writes => timeout_at(deadline.at, answer).await.ok(),
+            Effect::Writes => timeout_at(deadline.at(), answer).await.ok(),
         }
     }
 
@@ -255,28 +255,5 @@ impl Borrowed<'_> {
         if broken {
             self.endpoint.discard(connection);
         }
-    }
-}
-
-/// When a call has to end, and what it was given.
-#[derive(Clone, Copy)]
-pub(crate) struct Deadline {
-    pub(crate) at: Instant,
-    limit: Duration,
-}
-
-impl Deadline {
-    /// A time that is too long for the clock is as good as a century.
-    pub(crate) fn after(limit: Duration) -> Self {
-        const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-        Self { at: Instant::now() + limit.min(CENTURY), limit }
-    }
-
-    fn is_over(self) -> bool {
-        Instant::now() >= self.at
-    }
-
-    fn passed(self) -> Error {
-        Error::deadline(self.limit)
     }
 }

@@ -2,12 +2,12 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use etcd_client::{WatchResponse, proto::PbEvent};
 use futures::{StreamExt, stream};
-use storage_core::{Backoff, Error, Result, Revision, WatchEvent, WatchStream};
+use storage_core::{Backoff, Deadline, Error, Result, Revision, WatchEvent, WatchStream};
 use tokio::time::{timeout, timeout_at};
 
 use crate::{
     error::{Failure, Verdict, failure, watch_failure},
-    pool::{Deadline, Pool},
+    pool::Pool,
     range::{Range, entry, key_of},
 };
 
@@ -127,7 +127,7 @@ impl Watch {
     }
 
     async fn establish_within(&mut self, limit: Duration) -> Result<()> {
-        let deadline = Deadline::after(limit).at;
+        let deadline = Deadline::after(limit).at();
         let mut backoff = Backoff::new(RETRY_FLOOR, RETRY_CEILING);
         let mut last = Error::deadline(limit);
         loop {

@@ -7,6 +7,8 @@ pub mod checker;
 pub mod history;
 pub mod load;
 pub mod nemesis;
+#[cfg(feature = "conformance")]
+pub mod outages;
 pub mod programs;
 pub mod proxy;
 pub mod remote;

@@ -51,12 +51,15 @@ pub struct Ends {
 
 impl Load {
     /// So many writers on one handle, whose writes each have this deadline.
-    pub fn start<S: Store + 'static>(store: &Arc<S>, writers: usize, timeout: Duration) -> Self {
+    pub fn start<S: Store + ?Sized + 'static>(store: &Arc<S>, writers: usize, timeout: Duration) -> Self {
         Self::on(iter::repeat_n(store, writers), timeout)
     }
 
     /// A writer on each of these handles.
-    pub fn on<'a, S: Store + 'static>(stores: impl IntoIterator<Item = &'a Arc<S>>, timeout: Duration) -> Self {
+    pub fn on<'a, S: Store + ?Sized + 'static>(
+        stores: impl IntoIterator<Item = &'a Arc<S>>,
+        timeout: Duration,
+    ) -> Self {
         let mut load = Self { writers: JoinSet::new(), progress: Arc::default() };
         for (writer, store) in stores.into_iter().enumerate() {
             load.writers.spawn(write(Arc::clone(store), writer, timeout, Arc::clone(&load.progress)));
@@ -86,7 +89,7 @@ impl Load {
     }
 }
 
-async fn write(store: Arc<impl Store>, writer: usize, timeout: Duration, progress: Arc<Progress>) -> Ends {
+async fn write(store: Arc<impl Store + ?Sized>, writer: usize, timeout: Duration, progress: Arc<Progress>) -> Ends {
     let mut ends = Ends::default();
     let mut number = 0;
     while !progress.end.load(Ordering::SeqCst) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use storage_core::conformance::{FaultError, FaultResult, Faults, Harness, Injected, Namespace, Servers};
-use storage_core::{Key, Result, Store};
+use storage_core::{Key, Prefixed, ReadOptions, Result, Store};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -31,14 +31,16 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Their processes.
     fn cluster(&self) -> &Mutex<Cluster>;
 
+    /// Where clients reach them, in the order of their places.
+    fn endpoints(&self) -> &[String];
+
     /// How many there are.
-    fn nodes(&self) -> usize;
+    fn nodes(&self) -> usize {
+        self.endpoints().len()
+    }
 
     /// The place of the one that leads, if one does now.
     async fn leads(&self) -> Option<usize>;
-
-    /// Asks them whether they serve.
-    async fn ping(&self) -> Result<()>;
 
     /// Cuts one off from the others.
     async fn cut_off(&self, place: usize);
@@ -49,8 +51,15 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Mends what [`Backend::cut_off`] has cut.
     fn rejoin(&self);
 
-    /// A handle of one case, whose keys nobody else sees: on all servers, or on one alone.
-    async fn open_case(&self, case: usize, on: Option<usize>) -> Result<Arc<dyn Store>>;
+    /// A handle that knows these servers.
+    async fn open_at(&self, endpoints: &[String]) -> Result<Arc<dyn Store>>;
+
+    /// A handle of one case, whose keys nobody else sees: on all servers, or on one alone. Cases are told apart by the beginning of
+    /// their keys if nothing else is said.
+    async fn open_case(&self, case: usize, on: Option<usize>) -> Result<Arc<dyn Store>> {
+        let store = self.open_at(among(self.endpoints(), on)).await?;
+        Ok(Arc::new(Prefixed::new(store, case_prefix(case)?)))
+    }
 
     /// Deletes what a case has left.
     async fn remove_case(&self, _case: usize) -> Result<()> {
@@ -58,8 +67,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     }
 
     /// How many bytes of each key tell the case.
-    fn case_bytes(&self, _case: usize) -> usize {
-        0
+    fn case_bytes(&self, case: usize) -> usize {
+        case_prefix(case).map_or(0, |prefix| prefix.as_bytes().len())
     }
 
     /// Makes the servers forget their history: [`Faults::forget_history`].
@@ -78,11 +87,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
         }
     }
 
-    /// Waits until they serve.
+    /// Waits until each of them serves. One that was cut off or stood still may bring an election with it when it comes back, and
+    /// serves when that is over.
     async fn serves(&self) {
         let patience = Patience::new();
-        while let Err(error) = self.ping().await {
-            patience.check(&format!("a ping, but: {error}"));
+        while let Err(error) = ping_each(self).await {
+            patience.check(&format!("each server serves, but: {error}"));
         }
     }
 
@@ -134,6 +144,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
     }
 }
 
+/// The endpoint at this place alone, or all of them.
+pub fn among(endpoints: &[String], on: Option<usize>) -> &[String] {
+    on.map_or(endpoints, |place| endpoints.get(place..=place).unwrap_or_default())
+}
+
 /// The prefix of a case's keys, for backends that part cases by keys.
 ///
 /// # Errors
@@ -157,7 +172,20 @@ impl Patience {
     }
 }
 
-async fn follower(servers: &impl Backend) -> usize {
+/// The case of those who only ask.
+const NOBODY: usize = usize::MAX;
+
+async fn ping_each(servers: &impl Backend) -> Result<()> {
+    for place in 0..servers.nodes() {
+        let store = servers.open_case(NOBODY, Some(place)).await?;
+        store.ping(ReadOptions::default()).await?;
+        store.close().await?;
+    }
+    Ok(())
+}
+
+/// The place of one that does not lead.
+pub(crate) async fn follower(servers: &impl Backend) -> usize {
     (servers.leader().await + 1).checked_rem(servers.nodes()).unwrap_or_default()
 }
 
@@ -213,8 +241,13 @@ impl<B: Backend> Namespace for Space<B> {
     async fn open(&self) -> Result<Arc<dyn Store>> {
         self.servers.open_case(self.case, None).await
     }
+    /// Servers that are not at once as they were before a fault are asked again: removing twice is the same as once.
     async fn remove(&self) -> Result<()> {
-        self.servers.remove_case(self.case).await
+        let patience = Patience::new();
+        while let Err(error) = self.servers.remove_case(self.case).await {
+            patience.check(&format!("what a case has left is removed, but: {error}"));
+        }
+        Ok(())
     }
     fn max_key_bytes(&self) -> usize {
         Key::MAX_BYTES.saturating_sub(self.servers.case_bytes(self.case))

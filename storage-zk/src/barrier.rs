@@ -12,11 +12,11 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use storage_core::{Error, Result};
+use storage_core::{Deadline, Error, Result};
 use tokio::sync::watch;
 use zookeeper_client::Client;
 
-use crate::{config::Reads, deadline::Deadline, error, session::Session};
+use crate::{config::Reads, error, session::Session};
 
 /// The barriers of one handle.
 #[derive(Debug)]

@@ -7,13 +7,12 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use storage_core::{Error, Key, Result, Version};
+use storage_core::{Deadline, Error, Key, Result, Version};
 use zookeeper_client::{Acls, Client, CreateMode, CreateOptions};
 
 use crate::{
     ZkConfig,
     cell::Stamp,
-    deadline::Deadline,
     error::{self, Refusal},
     path::{BUCKETS, FNV_OFFSET, bucket_of, fnv1a, node_name, parse_node_name},
 };

@@ -18,7 +18,6 @@
 mod barrier;
 mod cell;
 mod config;
-mod deadline;
 mod error;
 mod layout;
 mod path;

@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use storage_core::{Consistency, Entry, Error, Expected, Key, Result, Version};
+use storage_core::{Consistency, Deadline, Entry, Error, Expected, Key, Result, Version};
 use zookeeper_client::{Client, Error as ZkError, MultiReadResult, Stat};
 
 use crate::{
     barrier::Barrier,
     cell::Cell,
-    deadline::Deadline,
     error::{self, Refusal},
     layout::{Bucket, Layout},
     path::bucket_of,

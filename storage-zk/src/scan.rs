@@ -8,11 +8,10 @@
 use std::{cmp::Reverse, collections::BinaryHeap, collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
-use storage_core::{Entry, Error, Key, Page, Result, ScanOptions};
+use storage_core::{Deadline, Entry, Error, Key, Page, Result, ScanOptions};
 use zookeeper_client::MultiReadResult;
 
 use crate::{
-    deadline::Deadline,
     error,
     path::{BUCKETS, parse_node_name},
     read::{Slot, data, gone, unexpected},

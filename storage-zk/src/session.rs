@@ -7,11 +7,11 @@
 
 use std::{future::pending, sync::Arc, time::Duration};
 
-use storage_core::{Backoff, Error, Result};
+use storage_core::{Backoff, Deadline, Error, Result};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use zookeeper_client::{Client, Error as ZkError, SessionState, StateWatcher};
 
-use crate::{ZkConfig, deadline::Deadline, error::session_error};
+use crate::{ZkConfig, error::session_error};
 
 /// Attempts to open a session are at most this far apart, when no server takes us.
 const MAX_RECONNECT_WAIT: Duration = Duration::from_millis(250);

@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use storage_core::{
-    Capabilities, Committed, Conflict, Consistency, DEFAULT_TIMEOUT, Entry, Error, Key, Observed, Op, Outcome, Page,
-    ReadOptions, Result, ScanOptions, Store, Txn, WatchOptions, WatchStream, WriteOptions,
+    Capabilities, Committed, Conflict, Consistency, DEFAULT_TIMEOUT, Deadline, Entry, Error, Key, Observed, Op,
+    Outcome, Page, ReadOptions, Result, ScanOptions, Store, Txn, WatchOptions, WatchStream, WriteOptions,
 };
 use url::Url;
 use zookeeper_client::MultiWriteResult;
@@ -11,7 +11,6 @@ use zookeeper_client::MultiWriteResult;
 use crate::{
     ZkConfig,
     barrier::Barriers,
-    deadline::Deadline,
     error::{self, Refusal},
     layout::{Layout, SharedLayout},
     path::{BUCKETS, bucket_of},

@@ -8,13 +8,12 @@
 use std::sync::Weak;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
-use storage_core::{DEFAULT_TIMEOUT, Error, Key, Result};
+use storage_core::{DEFAULT_TIMEOUT, Deadline, Error, Key, Result};
 use tokio::sync::mpsc;
 use zookeeper_client::{Client, MultiReadResult};
 
 use crate::{
     cell::{Cell, MAX_OVERHEAD},
-    deadline::Deadline,
     error,
     layout::Bucket,
     path::{BUCKETS, parse_node_name},

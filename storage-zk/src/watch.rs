@@ -12,12 +12,13 @@ use std::{
 
 use futures::StreamExt;
 use storage_core::{
-    Backoff, Consistency, DEFAULT_TIMEOUT, Entry, Error, Key, Result, ScanOptions, Version, WatchEvent, WatchStream,
+    Backoff, Consistency, DEFAULT_TIMEOUT, Deadline, Entry, Error, Key, Result, ScanOptions, Version, WatchEvent,
+    WatchStream,
 };
 use tokio::sync::mpsc;
 use zookeeper_client::{AddWatchMode, EventType, PersistentWatcher, SessionState, WatchedEvent};
 
-use crate::{deadline::Deadline, error, read::gone, store::Inner};
+use crate::{error, read::gone, store::Inner};
 
 /// Events that wait for a slow reader; what changes meanwhile is kept as the set of keys that changed.
 const BUFFER: usize = 64;
@@ -152,7 +153,8 @@ impl Follower {
         let mut news = Vec::new();
         let mut options = ScanOptions::default();
         loop {
-            options.read.timeout = deadline.left()?;
+            deadline.check()?;
+            options.read.timeout = deadline.left();
             let page = inner.page(&self.prefix, &options).await?;
             for entry in page.entries {
                 now.insert(entry.key.clone(), entry.version);

@@ -5,60 +5,21 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use storage_core::{Error, Key, ReadOptions, Store, StoreExt, Txn, WatchEvent, WatchOptions, WriteOptions};
-use storage_testkit::load::{Load, recovers};
+use storage_testkit::load::recovers;
+use storage_testkit::outages::RECOVERS_WITHIN;
 use storage_testkit::suite;
 use storage_zk::{ZkConfig, ZkStore};
 use tokio::time::{Instant, timeout};
 
 use common::{Backend, ZooKeeper};
 
-/// From when the servers are back until every handle works again.
-const RECOVERS_WITHIN: Duration = Duration::from_secs(10);
+storage_testkit::outage_tests!(ZooKeeper);
 
 fn key(text: impl Into<String>) -> Key {
     Key::new(text.into()).unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killing_each_server_under_load_loses_no_acknowledged_write() {
-    let servers = ZooKeeper::start(3).await;
-    let mut handles = Vec::new();
-    for _ in 0..6 {
-        handles.push(Arc::new(servers.open().await));
-    }
-    let load = Load::on(&handles, Duration::from_secs(1));
-    // The leader twice: the second time it is another one.
-    for victim in [None, Some(0), Some(1), Some(2), None] {
-        load.progress(100).await;
-        let victim = match victim {
-            Some(place) => place,
-            None => servers.leader().await,
-        };
-        servers.cluster.lock().await.kill(victim).unwrap();
-        // The others elect first.
-        for store in &handles {
-            recovers(store, RECOVERS_WITHIN).await;
-        }
-        load.progress(100).await;
-        let mut cluster = servers.cluster.lock().await;
-        cluster.restart(victim).unwrap();
-        cluster.ready(victim).await.unwrap();
-        for store in &handles {
-            recovers(store, RECOVERS_WITHIN).await;
-        }
-    }
-    servers.restart_all().await;
-    for store in &handles {
-        recovers(store, RECOVERS_WITHIN).await;
-    }
-    load.progress(100).await;
-    let ends = load.end().await;
-    ends.check(&servers.open().await).await;
-    assert!(!ends.unknown.is_empty(), "no fault struck a write: {} were acknowledged", ends.acknowledged.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,15 +34,14 @@ async fn a_handle_recovers_from_an_outage_longer_than_its_session() {
     let (mut unavailable, mut number) = (0, 0);
     while down.elapsed() < 4 * session {
         number += 1;
-        let (asked, deadline) = (Instant::now(), Duration::from_millis(200));
-        let written = store.commit(Txn::new().put(key("during"), "1"), WriteOptions::default().timeout(deadline)).await;
+        let options = WriteOptions::default().timeout(Duration::from_millis(200));
+        let written = store.commit(Txn::new().put(key("during"), "1"), options).await;
         match written {
             Err(Error::Unavailable { .. }) => unavailable += 1,
             // The connection broke under this one.
             Err(Error::UnknownOutcome { .. }) if number <= 2 => {}
             other => panic!("a write during the outage answered {other:?}"),
         }
-        assert!(asked.elapsed() < deadline + Duration::from_secs(1), "late by {:?}", asked.elapsed() - deadline);
     }
     assert!(unavailable > 5);
     servers.cluster.lock().await.restart_all().await.unwrap();
@@ -158,7 +118,7 @@ async fn a_leader_that_was_cut_off_serves_nothing_while_it_believes_to_lead() {
         let read = store.get(&key("a"), options).await;
         assert!(matches!(read, Err(Error::Unavailable { .. })), "{read:?}");
     }
-    let stale = other.get(&key("a"), options.stale()).await.unwrap();
+    let stale = other.get(&key("a"), options.timeout(Duration::from_secs(2)).stale()).await.unwrap();
     assert_eq!(stale.unwrap().value, "1", "it still serves what does not have to be fresh");
     servers.heal().await;
     recovers(&store, RECOVERS_WITHIN).await;

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use storage_consul::server::{Agent, LEADER_PATH, PROGRAM, has_leader};
 use storage_consul::{ConsulConfig, ConsulStore};
 use storage_core::conformance::{Harness, Injected};
-use storage_core::{Prefixed, ReadOptions, Result, Store};
+use storage_core::{Result, Store};
 use storage_testkit::programs;
 use storage_testkit::server::{Cluster, ClusterOptions, Launch, NodeContext, Probe, ServerError, ServerSpec, http_get};
 use storage_testkit::suite::{self, case_prefix};
@@ -87,8 +87,8 @@ impl Backend for Consul {
         &self.cluster
     }
 
-    fn nodes(&self) -> usize {
-        self.endpoints.len()
+    fn endpoints(&self) -> &[String] {
+        &self.endpoints
     }
 
     /// As a majority says.
@@ -100,16 +100,6 @@ impl Backend for Consul {
             }
         }
         votes.into_iter().find(|(_, votes)| votes * 2 > self.endpoints.len()).map(|(leader, _)| leader)
-    }
-
-    /// Each of them.
-    async fn ping(&self) -> Result<()> {
-        for node in 0..self.endpoints.len() {
-            let store = self.open_on(node).await;
-            store.ping(ReadOptions::default()).await?;
-            store.close().await?;
-        }
-        Ok(())
     }
 
     async fn cut_off(&self, place: usize) {
@@ -125,12 +115,8 @@ impl Backend for Consul {
         self.peers.heal();
     }
 
-    async fn open_case(&self, case: usize, on: Option<usize>) -> Result<Arc<dyn Store>> {
-        let store = match on {
-            Some(place) => self.open_on(place).await,
-            None => self.open().await,
-        };
-        Ok(Arc::new(Prefixed::new(store, case_prefix(case)?)))
+    async fn open_at(&self, endpoints: &[String]) -> Result<Arc<dyn Store>> {
+        Ok(Arc::new(ConsulStore::new(ConsulConfig::new(endpoints)?).await?))
     }
 
     /// Consul's own way, which the store does not need.
@@ -140,10 +126,6 @@ impl Backend for Consul {
         let client = reqwest::Client::builder().no_proxy().build().map_err(storage_core::Error::unavailable)?;
         let removed = client.delete(url).send().await.and_then(reqwest::Response::error_for_status);
         removed.map(|_| ()).map_err(storage_core::Error::unavailable)
-    }
-
-    fn case_bytes(&self, case: usize) -> usize {
-        case_prefix(case).unwrap().as_bytes().len()
     }
 }
 

@@ -225,6 +225,22 @@ impl Handle {
         self.commit(Txn::new().guard(key.clone(), expected).put(key, value)).await
     }
 
+    /// A swap while servers come and go, to a value that nobody else writes; whether it was applied. Nobody knows what became of
+    /// one that was sent and not answered, and it may be applied as late as after the next one: what is there tells.
+    pub(crate) async fn swap_again(&self, key: &str, from: Version, to: &'static str) -> Result<bool, Trouble> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut asked = false;
+        loop {
+            match self.put_expecting(key, Expected::Version(from), to).await {
+                Ok(Outcome::Committed(_)) => return Ok(true),
+                Ok(Outcome::Conflict(_)) if !asked => return Ok(false),
+                Ok(Outcome::Conflict(_)) => return Ok(self.present(key).await?.value == to),
+                Err(Error::UnknownOutcome { .. }) if Instant::now() < deadline => asked = true,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     pub(crate) async fn delete(&self, key: impl AsRef<[u8]>) -> Result<Committed, Trouble> {
         self.committed(Txn::new().delete(to_key(key)?)).await
     }

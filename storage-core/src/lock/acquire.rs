@@ -6,10 +6,7 @@ use super::{
     FencingToken, LockOptions, call_timeout, passes,
     record::{Fence, heartbeat},
 };
-use crate::{
-    Backoff, Error, Expected, Key, Outcome, ReadOptions, Result, Store, Txn, Version, WriteOptions,
-    options::deadline_in,
-};
+use crate::{Backoff, Deadline, Error, Expected, Key, Outcome, ReadOptions, Result, Store, Txn, Version, WriteOptions};
 
 /// A lock that is ours now.
 pub(super) struct Acquired {
@@ -25,7 +22,7 @@ pub(super) struct Acquired {
 const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 pub(super) async fn acquire<S: Store>(store: &S, name: &Key, lease: &Key, options: &LockOptions) -> Result<Acquired> {
-    let deadline = deadline_in(options.wait);
+    let deadline = Deadline::after(options.wait).at();
     let mut poll = Backoff::new(POLL.0, POLL.1);
     let nonce = crate::unique_id();
     let mut attempt = Attempt { store, name, lease, options, nonce, watched: None, unknown: None };

@@ -6,16 +6,14 @@ mod renew;
 
 use std::{fmt, time::Duration};
 
-use tokio::time::Instant;
-
 use self::{
     acquire::{Acquired, acquire},
     record::Fence,
     renew::Renewal,
 };
 use crate::{
-    Backoff, DEFAULT_TIMEOUT, Error, Expected, Guard, Key, Outcome, ReadOptions, Result, Store, Txn, WriteOptions,
-    options::deadline_in,
+    Backoff, DEFAULT_TIMEOUT, Deadline, Error, Expected, Guard, Key, Outcome, ReadOptions, Result, Store, Txn,
+    WriteOptions,
 };
 
 /// A lock that this task holds: a lease, renewed in the background, and a fence that stops a late holder.
@@ -161,17 +159,17 @@ impl<S: Store + Clone> Lock<S> {
         let released = Fence { held: false, ..fence };
         let txn =
             Txn { guards: vec![guard], ..Txn::new().put(name.clone(), released.encode()).delete(lease_key(&name)?) };
-        let deadline = deadline_in(call_timeout(released.ttl));
+        let deadline = Deadline::after(call_timeout(released.ttl));
         let mut backoff = retries();
         let mut unknown = None;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.left();
             let error = match Self::try_release(&store, &txn, &released, left).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => return Err(Error::LeaseLost),
                 Err(error) => error,
             };
-            if !passes(&error) || Instant::now() >= deadline {
+            if !passes(&error) || deadline.is_over() {
                 return Err(unknown.unwrap_or(error));
             }
             if error.may_be_applied() {

@@ -5,8 +5,8 @@ use futures::StreamExt;
 use tokio::{sync::watch::Sender, time::Instant};
 
 use crate::{
-    Capabilities, Entry, Error, Key, Outcome, Page, ReadOptions, Result, ScanOptions, Store, Txn, WatchOptions,
-    WatchStream, WriteOptions, options::deadline_in,
+    Capabilities, Deadline, Entry, Error, Key, Outcome, Page, ReadOptions, Result, ScanOptions, Store, Txn,
+    WatchOptions, WatchStream, WriteOptions,
 };
 
 /// A store whose network fails when a test says so. The errors are those that a real client would see.
@@ -158,15 +158,15 @@ impl<S: Store> Store for FaultInjecting<S> {
     }
 
     async fn commit(&self, txn: Txn, options: WriteOptions) -> Result<Outcome> {
-        let deadline = deadline_in(options.timeout);
+        let deadline = Deadline::after(options.timeout);
         let left = self.send(options.timeout, Error::deadline_after_send).await?;
         let decided = self.store.commit(txn, options.timeout(left)).await;
         if self.strikes(|faults| &mut faults.replies_to_lose) || self.faults.borrow().losing > 0 {
             return Err(Error::unknown_outcome("injected: the reply was lost"));
         }
-        let arrival = deadline_in(self.faults.borrow().reply_delay);
-        tokio::time::sleep_until(arrival.min(deadline)).await;
-        if arrival > deadline { Err(Error::deadline_after_send(options.timeout)) } else { decided }
+        let arrival = Deadline::after(self.faults.borrow().reply_delay).at();
+        tokio::time::sleep_until(arrival.min(deadline.at())).await;
+        if arrival > deadline.at() { Err(deadline.passed_after_send()) } else { decided }
     }
 
     async fn watch(&self, prefix: &[u8], options: WatchOptions) -> Result<WatchStream> {

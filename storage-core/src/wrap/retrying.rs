@@ -1,11 +1,10 @@
 use std::{future::Future, time::Duration};
 
 use async_trait::async_trait;
-use tokio::time::Instant;
 
 use crate::{
-    Backoff, Capabilities, Entry, Error, Key, Outcome, Page, ReadOptions, Result, ScanOptions, Store, Txn,
-    WatchOptions, WatchStream, WriteOptions, options::deadline_in,
+    Backoff, Capabilities, Deadline, Entry, Error, Key, Outcome, Page, ReadOptions, Result, ScanOptions, Store, Txn,
+    WatchOptions, WatchStream, WriteOptions,
 };
 
 /// Sends again what may be sent again, within the deadline of the call.
@@ -58,12 +57,12 @@ impl<S: Store> Retrying<S> {
         passes: impl Fn(&Error) -> bool,
         mut call: impl FnMut(Duration) -> F,
     ) -> Result<T> {
-        let deadline = deadline_in(timeout);
+        let deadline = Deadline::after(timeout);
         let mut backoff = Backoff::new(self.options.backoff_floor, self.options.backoff_ceiling);
         let mut unknown = None;
         let mut attempt = 1;
         loop {
-            let error = match call(deadline.saturating_duration_since(Instant::now())).await {
+            let error = match call(deadline.left()).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -71,7 +70,7 @@ impl<S: Store> Retrying<S> {
                 Error::Throttled { retry_after: Some(wait), .. } => backoff.next_wait().max(*wait),
                 _ => backoff.next_wait(),
             };
-            let in_time = wait < deadline.saturating_duration_since(Instant::now());
+            let in_time = wait < deadline.left();
             let again = passes(&error) && attempt < self.options.attempts && in_time;
             if !again {
                 return Err(unknown.unwrap_or(error));

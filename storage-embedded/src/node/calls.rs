@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use bytes::Bytes;
 use openraft::{alias::WatchReceiverOf, async_runtime::watch::WatchReceiver, metrics::RaftServerMetrics};
 use parking_lot::Mutex;
-use storage_core::{Backoff, Error, OperationId, Result, Txn};
+use storage_core::{Backoff, Deadline, Error, OperationId, Result, Txn};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Node, leader::Claim};
@@ -49,7 +49,7 @@ struct Trace {
 
 impl Trace {
     fn patient(patience: Option<Duration>) -> Self {
-        Self { patience: patience.map(|patience| Instant::now() + patience), ..Self::default() }
+        Self { patience: patience.map(|patience| Deadline::after(patience).at()), ..Self::default() }
     }
 
     /// The caller waits no longer: whether the call may have been, or may yet be, applied.
@@ -74,7 +74,7 @@ impl Node {
 
     /// Applies a command that is the same however often it is applied.
     pub(crate) async fn apply(&self, command: &Command, timeout: Duration) -> Result<Applied> {
-        self.write(command.encode(), &mut Trace::default(), Instant::now() + timeout, timeout).await
+        self.write(command.encode(), &mut Trace::default(), Deadline::after(timeout).at(), timeout).await
     }
 
     async fn write_once(
@@ -83,7 +83,7 @@ impl Node {
         timeout: Duration,
         patience: Option<Duration>,
     ) -> Result<Applied> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Deadline::after(timeout).at();
         loop {
             let Some(numbered) = self.0.sessions.begin() else {
                 self.open_session(deadline, timeout, patience).await?;

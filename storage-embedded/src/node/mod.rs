@@ -16,7 +16,7 @@ mod waiter;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use openraft::async_runtime::watch::WatchReceiver;
-use storage_core::{Error, Result};
+use storage_core::{Deadline, Error, Result};
 use tokio::{runtime::Handle, sync::watch, time::Instant};
 
 pub use beside::SnapshotReader;
@@ -128,7 +128,7 @@ impl Node {
     /// # Errors
     /// [`Error::Unavailable`] when the time is over, [`Error::Closed`] when the node has stopped.
     pub async fn wait_for_leader(&self, timeout: Duration) -> Result<u64> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Deadline::after(timeout).at();
         let mut metrics = self.0.raft.server_metrics();
         loop {
             if let Some(leader) = metrics.borrow_and_update().current_leader {
@@ -190,7 +190,7 @@ impl Node {
     /// # Errors
     /// See [`Node::add_learner`]; [`Error::Unavailable`] if the other voter did not take over within `timeout`.
     pub async fn transfer_leadership(&self, to: u64, timeout: Duration) -> Result<()> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Deadline::after(timeout).at();
         match self.change(MembershipChange::TransferLeadership(to), timeout).await {
             // The handover may overtake the answer of the leader that made it: who leads in the end tells.
             Ok(()) | Err(Error::UnknownOutcome { .. }) => {}
@@ -216,7 +216,7 @@ impl Node {
     /// # Errors
     /// See [`Node::add_learner`]; [`Error::InvalidArgument`] for the only voter.
     pub async fn leave(&self, timeout: Duration) -> Result<()> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Deadline::after(timeout).at();
         let status = self.status();
         if status.role == Role::Leader {
             let Some(successor) = status.voters.iter().find(|id| **id != self.id()) else {
@@ -232,7 +232,7 @@ impl Node {
     /// # Errors
     /// [`Error::Unavailable`] when the time is over, [`Error::Closed`] when the node has stopped.
     pub async fn snapshot(&self, timeout: Duration) -> Result<()> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Deadline::after(timeout).at();
         let mut metrics = self.0.raft.data_metrics();
         let goal = metrics.borrow_and_update().last_applied.map(|id| id.index);
         self.0.raft.trigger().snapshot().await.map_err(|_| self.stopped_error())?;

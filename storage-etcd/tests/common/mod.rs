@@ -5,12 +5,12 @@
 mod peers;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use etcd_client::{Client, CompactionOptions, DeleteOptions, StatusResponse};
 use storage_core::conformance::{FaultError, FaultResult, Harness, Injected};
-use storage_core::{Error, Prefixed, ReadOptions, Result, Store};
+use storage_core::{Error, Result, Store};
 use storage_etcd::server::{HEALTH_PATH, Member, PROGRAM, ServerTls, is_healthy};
 use storage_etcd::{EtcdConfig, EtcdStore};
 use storage_testkit::programs;
@@ -57,6 +57,17 @@ impl Etcd {
         Client::connect(&self.endpoints, None).await.unwrap()
     }
 
+    /// The name of a server among its peers.
+    async fn member(&self, place: usize) -> u64 {
+        let deadline = Instant::now() + suite::RECOVERY;
+        loop {
+            if let Some(status) = self.status(place).await {
+                return status.header().unwrap().member_id();
+            }
+            assert!(Instant::now() < deadline, "server {place} does not say who it is");
+        }
+    }
+
     async fn status(&self, place: usize) -> Option<StatusResponse> {
         let asking = async { Client::connect([&self.endpoints[place]], None).await.ok()?.status().await.ok() };
         tokio::time::timeout(Duration::from_millis(500), asking).await.ok().flatten()
@@ -75,8 +86,8 @@ impl Backend for Etcd {
         &self.cluster
     }
 
-    fn nodes(&self) -> usize {
-        self.endpoints.len()
+    fn endpoints(&self) -> &[String] {
+        &self.endpoints
     }
 
     async fn leads(&self) -> Option<usize> {
@@ -91,15 +102,8 @@ impl Backend for Etcd {
         None
     }
 
-    async fn ping(&self) -> Result<()> {
-        let store = self.open().await;
-        store.ping(ReadOptions::default()).await?;
-        store.close().await
-    }
-
     async fn cut_off(&self, place: usize) {
-        let member = self.status(place).await.unwrap().header().unwrap().member_id();
-        self.peers.cut_off(Server { place, member });
+        self.peers.cut_off(Server { place, member: self.member(place).await });
     }
 
     async fn has_noticed(&self, place: usize) -> bool {
@@ -110,22 +114,14 @@ impl Backend for Etcd {
         self.peers.heal();
     }
 
-    async fn open_case(&self, case: usize, on: Option<usize>) -> Result<Arc<dyn Store>> {
-        let store = match on {
-            Some(place) => self.open_on(place).await,
-            None => self.open().await,
-        };
-        Ok(Arc::new(Prefixed::new(store, case_prefix(case)?)))
+    async fn open_at(&self, endpoints: &[String]) -> Result<Arc<dyn Store>> {
+        Ok(Arc::new(EtcdStore::new(EtcdConfig::new(endpoints)?).await?))
     }
 
     async fn remove_case(&self, case: usize) -> Result<()> {
         let all = DeleteOptions::new().with_prefix();
         let removed = self.client().await.delete(case_prefix(case)?.as_bytes(), Some(all)).await;
         removed.map(|_| ()).map_err(Error::unavailable)
-    }
-
-    fn case_bytes(&self, case: usize) -> usize {
-        case_prefix(case).unwrap().as_bytes().len()
     }
 
     async fn forget_history(&self) -> FaultResult {

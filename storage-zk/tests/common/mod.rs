@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use storage_core::conformance::{Harness, Injected};
-use storage_core::{ReadOptions, Result, Store};
+use storage_core::{Result, Store};
 use storage_testkit::programs;
 use storage_testkit::server::{Cluster, ClusterOptions, Launch, Probe, ServerError, ServerSpec, tcp_word};
-use storage_testkit::suite;
+use storage_testkit::suite::{self, among};
 use storage_zk::server::{
     CLASSPATH, CONFIG_FILE, LEADS, NAME, PORTS, PROGRAM, Peer, READY, ServerTls, arguments, files,
 };
@@ -76,8 +76,8 @@ impl Backend for ZooKeeper {
         &self.cluster
     }
 
-    fn nodes(&self) -> usize {
-        self.endpoints.len()
+    fn endpoints(&self) -> &[String] {
+        &self.endpoints
     }
 
     async fn leads(&self) -> Option<usize> {
@@ -87,12 +87,6 @@ impl Backend for ZooKeeper {
             }
         }
         None
-    }
-
-    async fn ping(&self) -> Result<()> {
-        let store = ZkStore::open(&self.config()).await?;
-        store.ping(ReadOptions::default()).await?;
-        store.close().await
     }
 
     async fn cut_off(&self, place: usize) {
@@ -109,12 +103,18 @@ impl Backend for ZooKeeper {
         self.links.heal();
     }
 
+    async fn open_at(&self, endpoints: &[String]) -> Result<Arc<dyn Store>> {
+        Ok(Arc::new(ZkStore::open(&ZkConfig::new(endpoints)?).await?))
+    }
+
+    /// Each case has a root of its own.
     async fn open_case(&self, case: usize, on: Option<usize>) -> Result<Arc<dyn Store>> {
-        let config = match on {
-            Some(place) => ZkConfig::new([&self.endpoints[place]])?,
-            None => self.config(),
-        };
-        Ok(Arc::new(ZkStore::open(&config.with_root(format!("/case/{case}"))?).await?))
+        let config = ZkConfig::new(among(&self.endpoints, on))?.with_root(format!("/case/{case}"))?;
+        Ok(Arc::new(ZkStore::open(&config).await?))
+    }
+
+    fn case_bytes(&self, _case: usize) -> usize {
+        0
     }
 }
 

@@ -191,6 +191,7 @@ macro_rules! __conformance_cases {
                 closed_twice
                 short_deadline_honoured
                 short_deadline_tells_the_truth
+                endless_deadline_is_no_fault
                 cancelled_commit_is_whole
                 same_operation_id_once
                 different_operation_ids_each

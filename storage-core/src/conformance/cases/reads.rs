@@ -126,10 +126,8 @@ pub(super) async fn after_leader_kill(context: &Context<'_>) -> Checked {
         ensure_eq!(store.scan("").await?, before, "what was acknowledged before the leader was killed");
     }
     let version = before.first().map(|entry| entry.version).ok_or_else(|| Stop::failed("nothing was written"))?;
-    let swapped = other.put_expecting("k00", Expected::Version(version), "swapped").await?;
-    ensure!(swapped.is_committed(), "a swap under the next leader: {swapped:?}");
-    let again = one.put_expecting("k00", Expected::Version(version), "swapped twice").await?;
-    ensure!(!again.is_committed(), "a second swap on the same version was committed");
+    ensure!(other.swap_again("k00", version, "swapped").await?, "a swap under the next leader conflicts");
+    ensure!(!one.swap_again("k00", version, "swapped twice").await?, "a second swap on the same version was committed");
     faults.heal().await?;
     ensure_eq!(one.present("k00").await?.value, "swapped", "after the killed server came back");
     ensure_eq!(other.scan("").await?.len(), WRITES, "entries after the killed server came back");
