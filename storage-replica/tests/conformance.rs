@@ -16,11 +16,14 @@ use async_trait::async_trait;
 use common::{ApiCluster, RECOVERY};
 use etcd_client::{Client, CompactionOptions, DeleteOptions};
 use storage_core::{
-    Error, Key, Prefixed, ReadOptions, Result, Store,
+    Key, Prefixed, ReadOptions, Result, Store,
     conformance::{FaultError, FaultResult, Faults, Harness, Injected, Namespace, Servers},
 };
 use storage_etcd::{EtcdConfig, EtcdStore};
-use tokio::sync::{OnceCell, RwLock};
+use tokio::{
+    sync::{OnceCell, RwLock},
+    time::Instant,
+};
 
 storage_core::conformance_tests!(three_nodes, harness);
 
@@ -75,6 +78,18 @@ impl Space {
         Client::connect(&self.endpoints, None).await.unwrap()
     }
 
+    /// The place of the node that leads, once one does.
+    async fn leader(&self) -> usize {
+        let deadline = Instant::now() + RECOVERY;
+        loop {
+            if let Some(place) = self.cluster.read().await.leader() {
+                return place;
+            }
+            assert!(Instant::now() < deadline, "nobody leads");
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn serves(&self) -> Result<()> {
         for endpoint in &self.endpoints {
             let store = self.open_on(std::slice::from_ref(endpoint)).await?;
@@ -91,9 +106,13 @@ impl Namespace for Space {
     }
 
     async fn remove(&self) -> Result<()> {
+        let deadline = Instant::now() + RECOVERY;
         let all = DeleteOptions::new().with_prefix();
-        let removed = self.client().await.delete(self.prefix.as_bytes(), Some(all)).await;
-        removed.map(|_| ()).map_err(Error::unavailable)
+        // Twice is the same as once.
+        while let Err(error) = self.client().await.delete(self.prefix.as_bytes(), Some(all.clone())).await {
+            assert!(Instant::now() < deadline, "what a case has left is not removed: {error}");
+        }
+        Ok(())
     }
 
     fn max_key_bytes(&self) -> usize {
@@ -113,9 +132,8 @@ impl Faults for Space {
     }
 
     async fn kill_leader(&self) -> FaultResult {
-        let mut cluster = self.cluster.write().await;
-        let leader = cluster.leader().ok_or_else(|| FaultError::Failed("nobody leads".into()))?;
-        cluster.stop(leader).await;
+        let leader = self.leader().await;
+        self.cluster.write().await.stop(leader).await;
         Ok(())
     }
 
@@ -130,8 +148,8 @@ impl Faults for Space {
     }
 
     async fn isolate_minority(&self) -> FaultResult<Arc<dyn Store>> {
+        let leader = self.leader().await;
         let cluster = self.cluster.read().await;
-        let leader = cluster.leader().ok_or_else(|| FaultError::Failed("nobody leads".into()))?;
         let place = (leader + 1) % cluster.nodes().size();
         cluster.nodes().node(place).unwrap().isolate(true);
         Ok(Arc::new(self.open_on(&self.endpoints[place..=place]).await?))

@@ -102,11 +102,20 @@ pub(crate) async fn a_dead_holder_blocks_for_its_lease_from_when_another_looks(b
     let [one, other] = two(&bed);
     let dead = one.reserve(&pay(0, 10), PRICE).await.unwrap();
     bed.pass(2 * bed.lease()).await;
+    let looked = Instant::now();
     assert!(busy(&other, 20).await, "nobody compares clocks: the waiter has to watch for a lease itself");
     bed.pass(bed.lease() - bed.slack()).await;
-    assert!(busy(&other, 20).await);
-    bed.pass(bed.slack()).await;
-    let next = other.reserve(&pay(0, 20), PRICE).await.unwrap();
+    let next = match other.reserve(&pay(0, 20), PRICE).await {
+        Err(Error::Busy { .. }) => {
+            bed.pass(bed.slack()).await;
+            other.reserve(&pay(0, 20), PRICE).await.unwrap()
+        }
+        // The machine stood still for so long that the lease has ended.
+        taken => {
+            assert!(looked.elapsed() >= bed.lease(), "taken {:?} after it was seen", looked.elapsed());
+            taken.unwrap()
+        }
+    };
     assert!(next.token() > dead.token());
     assert!(matches!(one.commit(&dead).await, Err(Error::LeaseLost)), "before the next has committed");
     other.commit(&next).await.unwrap();
@@ -121,8 +130,9 @@ pub(crate) async fn a_wait_outlasts_a_dead_holder(bed: Bed) {
     let patient = replica_with(bed.store(), one.chain(), options(&bed, "patient").wait(2 * bed.lease()));
     let began = Instant::now();
     let next = patient.reserve(&pay(0, 10), PRICE).await.unwrap();
-    let limits = bed.lease()..bed.lease() + bed.slack() + Duration::from_secs(1);
-    assert!(limits.contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert!(began.elapsed() >= bed.lease(), "{:?}", began.elapsed());
+    // How much later a busy machine gets there is not ours.
+    assert!(!bed.is_memory() || began.elapsed() < bed.lease() + Duration::from_secs(1), "{:?}", began.elapsed());
     patient.commit(&next).await.unwrap();
     assert!(matches!(one.commit(&dead).await, Err(Error::LeaseLost)));
 }
