@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
+#[path = "storage_cluster/etcdctl.rs"]
+mod etcdctl;
 
 use std::{
     fs,

@@ -2,14 +2,16 @@
 #![cfg(feature = "etcd")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod common;
+
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
     thread,
     time::{Duration, Instant},
 };
 
+use common::{etcdctl::Etcdctl, snet, told};
 use storage_testkit::{
     programs,
     server::{Cluster, ClusterOptions, Launch, NodeContext, ServerError, ServerSpec},
@@ -17,17 +19,6 @@ use storage_testkit::{
 
 /// However busy the machine is, it is done by then.
 const DEADLINE: Duration = Duration::from_secs(90);
-
-fn snet(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_snet")).args(arguments).output().unwrap()
-}
-
-/// What a command says that has to succeed.
-fn told(arguments: &[&str]) -> String {
-    let output = snet(arguments);
-    assert!(output.status.success(), "{arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
 
 fn text(path: PathBuf) -> String {
     path.to_str().unwrap().to_owned()
@@ -80,6 +71,8 @@ async fn a_cluster_with_certificates_on_both_sides(engine: &'static str) {
     let (ca, cert, key) = (certs.join("ca.crt"), certs.join("client.crt"), certs.join("client.key"));
     let (ca, cert, key) = (text(ca), text(cert), text(key));
     let tls = ["--cacert", &ca, "--cert", &cert, "--key", &key];
+    let flags = tls.map(str::to_owned).to_vec();
+    Etcdctl { endpoints: endpoints.clone(), tls: flags }.walk(dir.path());
     let with = |command: &[&str]| told(&[&["storage"], command, &tls[..]].concat());
     with(&["put", "channel/7", "open", "--endpoints", &endpoints[0]]);
     assert_eq!(with(&["get", "channel/7", "--value-only", "--endpoints", &endpoints[2]]), "open");

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program takes what it needs")]
 
+pub(crate) mod etcdctl;
+
 use std::process::{Command, Output};
 
 use serde_json::Value;

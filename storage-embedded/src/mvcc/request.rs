@@ -209,8 +209,8 @@ pub enum Op {
 }
 
 impl Txn {
-    /// How deep transactions may be nested: deeper than requests can be within the limits of gRPC, and shallow enough for any stack.
-    pub const MAX_DEPTH: usize = 64;
+    /// How many transactions may stand one within the other within a transaction: as many as etcd's limit of operations lets through.
+    pub const MAX_DEPTH: usize = 128;
 
     /// A transaction that does one thing.
     pub fn of(op: Op) -> Self {

@@ -66,7 +66,7 @@ pub(super) fn txn(request: &TxnRequest) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Transactions within a transaction share what it has left of the limit.
+/// Transactions within a transaction share what it has left of the limit, which bounds how deep they may be nested too.
 fn sizes(request: &TxnRequest, limit: usize) -> Result<(), Refusal> {
     let longest = request.compare.len().max(request.success.len()).max(request.failure.len());
     let left = limit.checked_sub(longest).ok_or(error::TOO_MANY_OPS)?;
@@ -77,43 +77,49 @@ fn sizes(request: &TxnRequest, limit: usize) -> Result<(), Refusal> {
         Some(request_op::Request::RequestRange(request)) => range(request),
         Some(request_op::Request::RequestPut(request)) => put(request),
         Some(request_op::Request::RequestDeleteRange(request)) => delete(request),
-        Some(request_op::Request::RequestTxn(request)) => sizes(request, left),
+        Some(request_op::Request::RequestTxn(request)) => sizes(&within(request)?, left),
         None => Err(error::KEY_NOT_FOUND),
     })
 }
 
-/// The keys that a list of operations may put, and the ranges that it may delete.
-#[derive(Default)]
-struct Written<'a> {
-    puts: HashSet<&'a Bytes>,
-    deletes: Vec<(&'a Bytes, &'a Bytes)>,
+/// A transaction that stands within another.
+pub(super) fn within(request: &Bytes) -> Result<TxnRequest, Refusal> {
+    TxnRequest::decode(request.clone()).map_err(|_| error::UNREADABLE)
 }
 
-impl<'a> Written<'a> {
+/// The keys that a list of operations may put, and the ranges that it may delete.
+#[derive(Default)]
+struct Written {
+    puts: HashSet<Bytes>,
+    deletes: Vec<(Bytes, Bytes)>,
+}
+
+impl Written {
     fn deletes(&self, key: &Bytes) -> bool {
-        self.deletes.iter().any(|(first, end)| if end.is_empty() { key == *first } else { key >= *first && key < *end })
+        self.deletes.iter().any(|(first, end)| if end.is_empty() { key == first } else { key >= first && key < end })
     }
 
     /// A put of a key that is deleted beside it is refused.
-    fn put(&mut self, key: &'a Bytes) -> Result<(), Refusal> {
+    fn put(&mut self, key: &Bytes) -> Result<(), Refusal> {
         if self.deletes(key) {
             return Err(error::DUPLICATE_KEY);
         }
-        self.puts.insert(key);
+        self.puts.insert(key.clone());
         Ok(())
     }
 }
 
 /// What a list of operations writes. No key may be written twice, but by the two branches of one transaction.
-fn written(ops: &[RequestOp]) -> Result<Written<'_>, Refusal> {
+fn written(ops: &[RequestOp]) -> Result<Written, Refusal> {
     let mut written = Written::default();
     for op in ops {
         if let Some(request_op::Request::RequestDeleteRange(request)) = &op.request {
-            written.deletes.push((&request.key, &request.range_end));
+            written.deletes.push((request.key.clone(), request.range_end.clone()));
         }
     }
     for op in ops {
         if let Some(request_op::Request::RequestTxn(request)) = &op.request {
+            let request = within(request)?;
             let (success, failure) = (self::written(&request.success)?, self::written(&request.failure)?);
             if success.puts.iter().chain(&failure.puts).any(|key| written.puts.contains(key)) {
                 return Err(error::DUPLICATE_KEY);

@@ -33,6 +33,7 @@ refusals! {
     REQUEST_TOO_LARGE = InvalidArgument "etcdserver: request is too large";
     // Not of etcd, which knows no such limit.
     ANSWER_TOO_LARGE = InvalidArgument "etcdserver: answer is too large";
+    UNREADABLE = Internal "grpc: error unmarshalling request";
     COMPACTED = OutOfRange "etcdserver: mvcc: required revision has been compacted";
     FUTURE_REVISION = OutOfRange "etcdserver: mvcc: required revision is a future revision";
     LEASE_NOT_FOUND = NotFound "etcdserver: requested lease not found";

@@ -8,7 +8,6 @@
 //! - A key has at most 512 bytes, as in the contract of the store: [`storage_core::Key::MAX_BYTES`].
 //! - The past is bounded: revisions older than the latest [`MAX_CHANGES`](storage_embedded::mvcc::MAX_CHANGES) changes count as compacted.
 //! - A member is always added as a learner and has to be promoted: one that is not running yet can then not stop the cluster.
-//! - Transactions within transactions are read to a depth of some 50; etcd counts them as operations, to 128.
 //! - A snapshot has the format of the embedded engine.
 
 mod check;

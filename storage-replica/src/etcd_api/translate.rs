@@ -8,6 +8,7 @@ use storage_embedded::mvcc::{
 };
 
 use super::{
+    check,
     error::{self, Refusal},
     proto::{
         etcdserverpb::{
@@ -76,6 +77,7 @@ pub(super) fn delete(request: DeleteRangeRequest) -> Delete {
     Delete { keys: keys(request.key, request.range_end), previous: request.prev_kv }
 }
 
+/// Of a request that has passed [`check::txn`].
 pub(super) fn txn(request: TxnRequest) -> Result<Txn, Refusal> {
     Ok(Txn {
         compares: request.compare.into_iter().filter_map(compare).collect(),
@@ -89,7 +91,7 @@ fn op(op: RequestOp) -> Result<Op, Refusal> {
         Some(request_op::Request::RequestRange(request)) => Op::Range(range(request)),
         Some(request_op::Request::RequestPut(request)) => Op::Put(put(request)?),
         Some(request_op::Request::RequestDeleteRange(request)) => Op::Delete(delete(request)),
-        Some(request_op::Request::RequestTxn(request)) => Op::Txn(txn(request)?),
+        Some(request_op::Request::RequestTxn(request)) => Op::Txn(txn(check::within(&request)?)?),
         None => return Err(error::KEY_NOT_FOUND),
     })
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use fastrand::Rng;
+use prost::Message;
 use storage_replica::etcd_api::proto::etcdserverpb::{
     self as pb, compare::TargetUnion, request_op::Request as OpRequest, watch_create_request::FilterType,
 };
@@ -181,7 +182,7 @@ impl Requests {
                 }
                 OpRequest::RequestDeleteRange(delete)
             }
-            8.. => OpRequest::RequestTxn(self.txn(depth - 1)),
+            8.. => OpRequest::RequestTxn(self.txn(depth - 1).encode_to_vec().into()),
             _ => OpRequest::RequestRange(self.range()),
         })
     }
