@@ -5,6 +5,8 @@
 mod common;
 #[path = "storage_cluster/etcdctl.rs"]
 mod etcdctl;
+#[path = "storage_cluster/snapshots.rs"]
+mod snapshots;
 
 use std::{
     fs,
@@ -162,131 +164,6 @@ async fn three_command_lines_make_a_cluster_of_embedded_nodes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_command_lines_make_a_cluster_of_etcds() {
     a_cluster_of_three_command_lines("etcd").await;
-}
-
-/// Saved under load, restored twice: into a new cluster that has everything, and not into the directory that is there then.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_that_was_saved_under_load_becomes_a_new_cluster() {
-    let cluster = start(init("embedded"), 3).await;
-    for index in 0..3 {
-        says(&cluster, index, "ready: the cluster serves");
-    }
-    let all = (0..3).map(|index| endpoint(&cluster, index)).collect::<Vec<_>>().join(",");
-    let url = format!("etcd://{}", all.replace("http://", ""));
-    let store = storage::open(&url).await.unwrap();
-    for number in 0..200 {
-        store.put(&Key::new(format!("channel/{number:03}")).unwrap(), format!("value {number}")).await.unwrap();
-    }
-    store.delete(&Key::new("channel/000").unwrap()).await.unwrap();
-    let before: Vec<_> = store.scan(b"channel/", ScanOptions::default()).await.unwrap().entries;
-    let loading = {
-        let store = store.clone();
-        tokio::spawn(async move {
-            for number in 0_u64.. {
-                let key = Key::new(format!("load/{}", number % 7)).unwrap();
-                // It goes on until the store is closed.
-                if store.put(&key, number.to_string()).await.is_err() {
-                    return;
-                }
-            }
-        })
-    };
-    let file = cluster.dir().unwrap().join("saved");
-    let file = file.to_str().unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let mut ports = Reservation::default();
-    let ports: Vec<_> = (0..6).map(|_| format!("http://127.0.0.1:{}", ports.port().unwrap())).collect();
-    let members: Vec<_> = (0..3).map(|index| format!("n{index}={}", ports[index])).collect();
-    let data = |index: usize| dir.path().join(format!("data/n{index}"));
-    let restore = |index: usize, file: &str, more: &[&str]| {
-        let (name, data) = (format!("n{index}"), data(index));
-        let place = ["--name", &name, "--data-dir", data.to_str().unwrap(), "--initial-cluster", &members.join(",")];
-        snet(
-            &[&["storage", "snapshot", "restore", file, "--token", "new", "--output", "json"], &place[..], more]
-                .concat(),
-        )
-    };
-    tokio::task::block_in_place(|| {
-        told(&["storage", "snapshot", "save", file, "--seconds", "60", "--endpoints", &all])
-    });
-    store.close().await.unwrap();
-    loading.await.unwrap();
-
-    // Cut or changed anywhere, it is refused, and there is nothing then.
-    let whole = fs::read(file).unwrap();
-    let bad = dir.path().join("bad");
-    let bad = bad.to_str().unwrap();
-    let offsets = [0, 9, 12, 20, whole.len() / 3, whole.len() / 2, whole.len() - 33, whole.len() - 1];
-    for offset in offsets {
-        let mut flipped = whole.clone();
-        flipped[offset] ^= 0x10;
-        for damaged in [&flipped[..], &whole[..offset]] {
-            fs::write(bad, damaged).unwrap();
-            let refused = restore(0, bad, &[]);
-            assert_eq!(refused.status.code(), Some(1), "{offset}: {refused:?}");
-            assert!(stderr(&refused).contains("damaged or not whole"), "{refused:?}");
-            assert!(!dir.path().join("data").exists(), "{offset}");
-        }
-    }
-
-    let mut revisions = Vec::new();
-    for index in 0..3 {
-        let restored = restore(index, file, &["--bump-revision", "1000000"]);
-        assert!(restored.status.success(), "{restored:?}");
-        let restored: serde_json::Value = serde_json::from_str(&stdout(&restored)).unwrap();
-        revisions.push(restored["revision"].as_u64().unwrap());
-        assert!(restored["keys"].as_u64().unwrap() >= 199, "{restored}");
-    }
-    assert!(revisions[0] > 1_000_200 && revisions.iter().all(|revision| *revision == revisions[0]), "{revisions:?}");
-    let again = restore(0, file, &[]);
-    assert!(again.status.code() == Some(2) && stderr(&again).contains("has something in it"), "{again:?}");
-    let nobody = restore(7, file, &[]);
-    assert!(nobody.status.code() == Some(2) && stderr(&nobody).contains("no node `n7`, only n0, n1, n2"), "{nobody:?}");
-    let left: Vec<_> = fs::read_dir(dir.path().join("data")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 3, "{left:?}");
-
-    let nodes: Vec<_> = (0..3)
-        .map(|index| {
-            let mut node = Command::new(env!("CARGO_BIN_EXE_snet"));
-            node.args([
-                "storage",
-                "init",
-                "--token",
-                "new",
-                "--log-level",
-                "error",
-                "--initial-cluster",
-                &members.join(","),
-            ])
-            .args(["--name", &format!("n{index}"), "--peer-url", &ports[index], "--client-url", &ports[3 + index]])
-            .arg("--data-dir")
-            .arg(data(index))
-            .stdout(Stdio::null());
-            Running(node.spawn().unwrap())
-        })
-        .collect();
-    let url = format!("etcd://{}", ports[3..].join(",").replace("http://", ""));
-    let store = storage::open(&url).await.unwrap();
-    let deadline = Instant::now() + DEADLINE;
-    while store.ping(storage::ReadOptions::default()).await.is_err() {
-        assert!(Instant::now() < deadline, "the new cluster does not serve");
-    }
-    let after: Vec<_> = store.scan(b"channel/", ScanOptions::default()).await.unwrap().entries;
-    assert_eq!(before, after, "keys, values and versions");
-    let written = store.put(&Key::new("new").unwrap(), "x").await.unwrap();
-    assert!(written.to_u64().unwrap() > revisions[0], "{written:?}");
-    let stale = WatchOptions::default().after(Revision(100));
-    let missed = match store.watch(b"", stale).await {
-        Ok(mut events) => events.next().await.unwrap().unwrap_err(),
-        Err(error) => error,
-    };
-    assert!(matches!(missed, storage::Error::Compacted { .. }), "{missed:?}");
-    // Each node has it, not only the one that leads.
-    for url in &ports[3..] {
-        let value = told(&["storage", "get", "channel/199", "--value-only", "--endpoints", url]);
-        assert_eq!(value, "value 199");
-    }
-    drop(nodes);
 }
 
 /// The cluster is lost and comes back while a node runs: it tells whom it waits for, in lines for programs and nothing else.

@@ -93,7 +93,10 @@ pub fn restore(path: &Path, new: NewNode) -> Result<Restored> {
         )));
     };
     if verify(path)?.engine != Engine::Embedded {
-        return Err(Error::invalid_argument(format!("{} is no snapshot of an embedded node", path.display())));
+        let path = path.display();
+        return Err(Error::invalid_argument(format!(
+            "{path} is no snapshot of an embedded node; for that of an etcd, say `--engine etcd`"
+        )));
     }
     let settings = NodeSettings {
         name,

@@ -10,6 +10,8 @@ mod common;
 #[path = "differential/requests.rs"]
 mod requests;
 
+use std::collections::BTreeMap;
+
 use answers::{Answer, ask};
 use common::{ApiCluster, etcd, rpc::Rpc};
 use requests::{Request, Requests};
@@ -37,7 +39,8 @@ async fn same_answers(nodes: u64, count: usize) {
 
     let random = fastrand::Rng::with_seed(seed);
     let mut requests = Requests { random, revision: 1, compacted: 0, serializable: nodes == 1 };
-    let mut seen = std::collections::BTreeMap::<_, usize>::new();
+    let mut kinds = BTreeMap::<_, Seen>::new();
+    let mut refusals = BTreeMap::<_, usize>::new();
     for place in 0..count {
         let request = requests.next();
         let (expected, found) = tokio::join!(ask(&theirs, request.clone()), ask(&ours, request.clone()));
@@ -46,18 +49,32 @@ async fn same_answers(nodes: u64, count: usize) {
             "request {place} of seed {seed}, compacted at {}: {request:?}\n etcd: {expected:?}\n ours: {found:?}",
             requests.compacted,
         );
-        match &expected {
+        let done = matches!(expected, Answer::Done { .. });
+        for kind in request.kinds() {
+            let seen: &mut Seen = kinds.entry(kind).or_default();
+            *if done { &mut seen.done } else { &mut seen.refused } += 1;
+        }
+        match expected {
             Answer::Done { revision, .. } => {
-                requests.revision = requests.revision.max(*revision);
+                requests.revision = requests.revision.max(revision);
                 if let Request::Compact(revision) = request {
                     requests.compacted = revision;
                 }
-                *seen.entry("done".to_owned()).or_default() += 1;
             }
-            Answer::Refused(_, words) => *seen.entry(words.clone()).or_default() += 1,
+            Answer::Refused(code, words) => *refusals.entry(format!("{code:?}: {words}")).or_default() += 1,
         }
     }
-    println!("{seen:#?}");
+    println!("{count} requests had the same answers\n{kinds:#?}\n{refusals:#?}");
+    // A change of what is asked for cannot leave a kind out unseen.
+    let missing = Request::KINDS.into_iter().find(|kind| !kinds.contains_key(kind));
+    assert!(count < 1_000 || missing.is_none(), "none was a {missing:?}");
+}
+
+/// How often requests of a kind were carried out, and refused.
+#[derive(Debug, Default)]
+struct Seen {
+    done: usize,
+    refused: usize,
 }
 
 /// A follower answers what changes no key as soon as the leader has done it, with the revision that it has itself.
@@ -66,6 +83,9 @@ fn same_but_for_the_revision(request: &Request, expected: &Answer, found: &Answe
         return false;
     };
     let without = |text: &str, revision: i64| text.replacen(&format!("revision: {revision}"), "", 1);
-    matches!(request, Request::Grant { .. } | Request::Compact(_) | Request::TimeToLive(_) | Request::Leases)
-        && without(text, *revision) == without(other, *own)
+    let by_the_leader = matches!(
+        request,
+        Request::Grant { .. } | Request::Compact(_) | Request::TimeToLive(_) | Request::KeepAlive(_) | Request::Leases
+    );
+    by_the_leader && without(text, *revision) == without(other, *own)
 }

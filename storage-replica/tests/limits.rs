@@ -6,10 +6,9 @@ mod common;
 
 use bytes::Bytes;
 use common::{ApiCluster, etcd, rpc::Rpc};
-use futures::stream;
 use prost::Message;
 use storage_replica::etcd_api::proto::etcdserverpb::{self as pb, request_op::Request};
-use tonic::{Code, Status};
+use tonic::Code;
 
 fn put(key: &str, value: usize) -> pb::PutRequest {
     pb::PutRequest { key: key.to_owned().into(), value: Bytes::from(vec![7; value]), ..pb::PutRequest::default() }
@@ -67,19 +66,15 @@ async fn ask(rpc: &Rpc, case: &Case) -> Result<String, (Code, String)> {
         Case::Put(put) => rpc.put(put.clone()).await.map(|_| String::new()),
         Case::Range(range) => rpc.range(range.clone()).await.map(|answer| answer.count.to_string()),
         Case::Delete(delete) => rpc.delete(delete.clone()).await.map(|answer| answer.deleted.to_string()),
-        Case::Txn(txn) => rpc.unary("/etcdserverpb.KV/Txn", txn.clone()).await.map(|answer: TxnAnswer| format!("{answer:?}")),
+        Case::Txn(txn) => {
+            rpc.unary("/etcdserverpb.KV/Txn", txn.clone()).await.map(|answer: TxnAnswer| format!("{answer:?}"))
+        }
         Case::Grant { id, ttl } => rpc.grant(*id, *ttl).await.map(|answer| answer.ttl.to_string()),
         Case::Revoke(id) => rpc.revoke(*id).await.map(|_| String::new()),
         Case::TimeToLive(id) => rpc.time_to_live(*id).await.map(|answer| answer.ttl.to_string()),
-        Case::KeepAlive(id) => keep_alive(rpc, *id).await.map(|answer| answer.ttl.to_string()),
+        Case::KeepAlive(id) => rpc.keep_alive(*id).await.map(|answer| answer.ttl.to_string()),
     };
     answer.map_err(|status| (status.code(), status.message().to_owned()))
-}
-
-async fn keep_alive(rpc: &Rpc, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
-    let requests = stream::iter([pb::LeaseKeepAliveRequest { id }]);
-    let mut answers = rpc.stream("/etcdserverpb.Lease/LeaseKeepAlive", requests).await?;
-    Ok(answers.message().await?.expect("an answer"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -114,11 +109,7 @@ async fn what_is_beyond_the_limits_is_refused_in_the_words_of_etcd() {
         ("no key to read", Case::Range(pb::RangeRequest::default()), Some(Code::InvalidArgument)),
         ("no key to delete", Case::Delete(pb::DeleteRangeRequest::default()), Some(Code::InvalidArgument)),
         ("no key to compare", Case::Txn(compares(1, "")), Some(Code::InvalidArgument)),
-        (
-            "no key within",
-            Case::Txn(nested(2, vec![op(Request::RequestPut(put("", 1)))])),
-            Some(Code::InvalidArgument),
-        ),
+        ("no key within", Case::Txn(nested(2, vec![op(Request::RequestPut(put("", 1)))])), Some(Code::InvalidArgument)),
         ("no operation", Case::Txn(txn(vec![pb::RequestOp { request: None }])), Some(Code::InvalidArgument)),
         ("the same key twice", Case::Txn(txn([puts(0, 1), puts(0, 1)].concat())), Some(Code::InvalidArgument)),
         ("a value to keep of no key", Case::Put(no_value), Some(Code::InvalidArgument)),
@@ -133,6 +124,7 @@ async fn what_is_beyond_the_limits_is_refused_in_the_words_of_etcd() {
         ("an unknown lease to keep", Case::KeepAlive(77), None),
         ("a lease", Case::Grant { id: 7, ttl: 1000 }, None),
         ("the same lease", Case::Grant { id: 7, ttl: 1000 }, Some(Code::FailedPrecondition)),
+        ("a lease of less than no time", Case::Grant { id: -9, ttl: -5 }, None),
         ("a lease of 300 years", Case::Grant { id: 8, ttl: 9_000_000_001 }, Some(Code::OutOfRange)),
     ];
     for (name, case, code) in cases {

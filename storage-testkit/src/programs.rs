@@ -28,7 +28,11 @@ pub fn find(name: &str) -> Result<PathBuf, MissingProgram> {
         .map(PathBuf::from)
         .or_else(|| on_path(name))
         .or_else(|| written_down(&variable).map(PathBuf::from).filter(|path| path.exists()))
-        .ok_or_else(|| MissingProgram { name: name.to_owned(), variable, setup: name.to_owned() })
+        .ok_or_else(|| {
+            // etcd comes with programs beside it.
+            let setup = if name.starts_with("etcd") { "etcd" } else { name };
+            MissingProgram { name: name.to_owned(), variable, setup: setup.to_owned() }
+        })
 }
 
 /// Finds the value of an environment variable that is no program, for example `ZOOKEEPER_CLASSPATH`; `setup` is the word

@@ -88,9 +88,12 @@ pub(crate) struct Restore {
     /// The directory to make [default: NAME.storage, in the current directory].
     #[arg(long, value_name = "DIR", env = "SNET_STORAGE_DATA_DIR")]
     data_dir: Option<PathBuf>,
-    /// Whose snapshot it is; that of an etcd is restored by `etcdutl`, which has to be on the path.
+    /// Whose snapshot it is; that of an etcd is restored by etcd's own program for that, `etcdutl`.
     #[arg(long, value_name = "ENGINE", default_value = "embedded", env = "SNET_STORAGE_ENGINE")]
     engine: Engine,
+    /// The program that restores the snapshot of an etcd [default: etcdutl on the path].
+    #[arg(long, value_name = "FILE", env = "ETCDUTL_BIN")]
+    etcdutl_program: Option<PathBuf>,
     /// How much to add to the revision.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     bump_revision: u64,
@@ -99,7 +102,7 @@ pub(crate) struct Restore {
     output: Output,
 }
 
-/// The program that restores the snapshots of etcds.
+/// The program that restores the snapshots of etcds, unless another one is named.
 const ETCDUTL: &str = "etcdutl";
 
 #[derive(Serialize)]
@@ -110,9 +113,16 @@ struct RestoredTo {
     revision: u64,
 }
 
+/// What is known when etcd's own program has made a directory.
+#[derive(Serialize)]
+struct RestoredByEtcdutl {
+    data_dir: String,
+}
+
 #[derive(Serialize)]
 struct Snapshot {
     file: String,
+    engine: String,
     bytes: u64,
     sha256: String,
 }
@@ -128,6 +138,7 @@ pub(super) async fn run(command: &Command) -> Outcome {
     };
     print(output, &check(file)?, |snapshot| {
         let mut table = Table::default();
+        table.row(["engine", &snapshot.engine]);
         table.row(["bytes", &thousands(snapshot.bytes as f64)]);
         table.row(["sha256", &snapshot.sha256]);
         table.to_string()
@@ -161,11 +172,12 @@ async fn save(path: &Path, nodes: &Nodes) -> Outcome {
 fn check(path: &Path) -> Result<Snapshot, Failure> {
     let verified = snapshot::verify(path)?;
     let sha256 = verified.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Snapshot { file: path.display().to_string(), bytes: verified.bytes, sha256 })
+    let (file, engine) = (path.display().to_string(), verified.engine.to_string());
+    Ok(Snapshot { file, engine, bytes: verified.bytes, sha256 })
 }
 
 async fn restore(arguments: &Restore) -> Outcome {
-    let Restore { file, name, token, initial_cluster, data_dir, engine, bump_revision, output } = arguments;
+    let Restore { file, name, token, initial_cluster, data_dir, engine, bump_revision, output, .. } = arguments;
     let data_dir = data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.storage")));
     if *engine == Engine::Etcd {
         return restore_etcd(arguments, &data_dir);
@@ -198,10 +210,19 @@ async fn restore(arguments: &Restore) -> Outcome {
 
 /// The format of an etcd is etcd's own program's business.
 fn restore_etcd(arguments: &Restore, data_dir: &Path) -> Outcome {
-    let Restore { file, name, token, initial_cluster, bump_revision, .. } = arguments;
+    let Restore { file, name, token, initial_cluster, bump_revision, etcdutl_program, .. } = arguments;
     let Some(member) = initial_cluster.member(name) else {
-        return Err(Failure::Usage(anyhow!("the initial cluster has no node `{name}`")));
+        let names = initial_cluster.names();
+        return Err(Failure::Usage(anyhow!("the initial cluster has no node `{name}`, only {names}")));
     };
+    // etcd's program says no more of another's file than that it panics.
+    if snapshot::verify(file)?.engine != Engine::Etcd {
+        let file = file.display();
+        return Err(Failure::Usage(anyhow!(
+            "{file} is the snapshot of an embedded node: restore it without `--engine etcd`"
+        )));
+    }
+    let program = etcdutl_program.as_deref().unwrap_or(Path::new(ETCDUTL));
     let mut words = vec!["snapshot".to_owned(), "restore".to_owned(), file.display().to_string()];
     for (flag, value) in [
         ("--data-dir", data_dir.display().to_string()),
@@ -215,15 +236,24 @@ fn restore_etcd(arguments: &Restore, data_dir: &Path) -> Outcome {
         words.extend(["--bump-revision".to_owned(), bump_revision.to_string(), "--mark-compacted".to_owned()]);
     }
     words.push("--initial-cluster-token".to_owned());
-    let ended = std::process::Command::new(ETCDUTL).args(&words).arg(token.as_str()).status();
+    let ended = std::process::Command::new(program).args(&words).arg(token.as_str()).status();
+    let program = program.display();
     match ended {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(Failure::Missing(anyhow!("{ETCDUTL} ended with {status}"))),
+        Ok(status) if status.success() => {
+            let restored = RestoredByEtcdutl { data_dir: data_dir.display().to_string() };
+            print(arguments.output, &restored, |restored| {
+                let mut table = Table::default();
+                table.row(["data directory", &restored.data_dir]);
+                table.to_string()
+            })
+        }
+        Ok(status) => Err(Failure::Missing(anyhow!("{program} ended with {status}"))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::Missing(anyhow!(
-            "a snapshot of an etcd is restored by etcd's own program, and there is no {ETCDUTL} on the path. Where there is one:\n\
+            "a snapshot of an etcd is restored by etcd's own program, and there is no {program}: name it with `--etcdutl-program`, \
+             or run where there is one:\n\
              {ETCDUTL} {} TOKEN",
             words.join(" ")
         ))),
-        Err(error) => Err(Failure::Missing(anyhow!("cannot start {ETCDUTL}: {error}"))),
+        Err(error) => Err(Failure::Missing(anyhow!("cannot start {program}: {error}"))),
     }
 }

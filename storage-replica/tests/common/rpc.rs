@@ -1,6 +1,10 @@
 //! Calls of the protocol as they are, also those that no client library would make.
 
-use prost::Message;
+use bytes::{Buf, BufMut, Bytes};
+use prost::{
+    DecodeError, Message,
+    encoding::{DecodeContext, WireType, skip_field},
+};
 use storage_replica::etcd_api::proto::etcdserverpb as pb;
 use tonic::{
     Code, Status,
@@ -85,7 +89,41 @@ impl Rpc {
         self.unary("/etcdserverpb.Lease/LeaseTimeToLive", request).await
     }
 
+    pub(crate) async fn keep_alive(&self, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
+        let requests = futures::stream::iter([pb::LeaseKeepAliveRequest { id }]);
+        let mut answers = self.stream("/etcdserverpb.Lease/LeaseKeepAlive", requests).await?;
+        Ok(answers.message().await?.expect("an answer"))
+    }
+
     pub(crate) async fn leases(&self) -> Result<pb::LeaseLeasesResponse, Status> {
         self.unary("/etcdserverpb.Lease/LeaseLeases", pb::LeaseLeasesRequest {}).await
+    }
+}
+
+/// Bytes in the place of a request, whatever they are.
+#[derive(Debug, Default)]
+pub(crate) struct Raw(pub(crate) Bytes);
+
+impl Message for Raw {
+    fn encode_raw(&self, buffer: &mut impl BufMut) {
+        buffer.put_slice(&self.0);
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buffer: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        skip_field(wire_type, tag, buffer, context)
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
     }
 }

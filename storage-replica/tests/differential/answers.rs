@@ -6,7 +6,10 @@ use futures::{StreamExt, channel::mpsc};
 use storage_replica::etcd_api::proto::etcdserverpb::{self as pb, watch_request::RequestUnion};
 use tonic::{Code, Status};
 
-use super::{common::rpc::Rpc, requests::Request};
+use super::{
+    common::rpc::{Raw, Rpc},
+    requests::Request,
+};
 
 /// What a server answered: debug text of the message, and its revision; or code and words of the error.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +38,12 @@ pub(crate) async fn ask(rpc: &Rpc, request: Request) -> Answer {
             });
             answer(life, |answer| &mut answer.header)
         }
+        Request::KeepAlive(id) => answer(rpc.keep_alive(id).await, |answer| &mut answer.header),
+        Request::Unreadable(method, bytes) => match rpc.unary::<_, ()>(method, Raw(bytes)).await {
+            Ok(()) => Answer::Done { text: "it was read".to_owned(), revision: 0 },
+            // Each reader has words of its own for what it cannot read.
+            Err(status) => Answer::Refused(status.code(), "unreadable".to_owned()),
+        },
         Request::Leases => {
             let leases = rpc.leases().await.map(|mut answer| {
                 answer.leases.sort_by_key(|lease| lease.id);

@@ -24,12 +24,62 @@ pub(crate) enum Request {
     },
     Revoke(i64),
     TimeToLive(i64),
+    KeepAlive(i64),
     Leases,
+    /// What no reader of messages can read, sent to this method.
+    Unreadable(&'static str, Bytes),
     /// Creates one watch, or two of the same kind and id.
     Watch {
         create: pb::WatchCreateRequest,
         twice: bool,
     },
+}
+
+impl Request {
+    /// Everything that may be asked for, in words.
+    pub(crate) const KINDS: [&str; 15] = [
+        "range",
+        "put",
+        "delete",
+        "transaction",
+        "nested transaction",
+        "transaction that only reads",
+        "compaction",
+        "lease granted",
+        "lease revoked",
+        "lease looked at",
+        "lease kept",
+        "leases listed",
+        "unreadable",
+        "watch",
+        "two watches",
+    ];
+
+    /// Which of these it is.
+    pub(crate) fn kinds(&self) -> Vec<&'static str> {
+        match self {
+            Self::Range(_) => vec!["range"],
+            Self::Put(_) => vec!["put"],
+            Self::Delete(_) => vec!["delete"],
+            Self::Txn(txn) => {
+                let ops = || txn.success.iter().chain(&txn.failure).filter_map(|op| op.request.as_ref());
+                let nested = ops().any(|op| matches!(op, OpRequest::RequestTxn(_)));
+                let reads = ops().all(|op| matches!(op, OpRequest::RequestRange(_)));
+                let kinds =
+                    [(true, "transaction"), (nested, "nested transaction"), (reads, "transaction that only reads")];
+                kinds.into_iter().filter_map(|(is, kind)| is.then_some(kind)).collect()
+            }
+            Self::Compact(_) => vec!["compaction"],
+            Self::Grant { .. } => vec!["lease granted"],
+            Self::Revoke(_) => vec!["lease revoked"],
+            Self::TimeToLive(_) => vec!["lease looked at"],
+            Self::KeepAlive(_) => vec!["lease kept"],
+            Self::Leases => vec!["leases listed"],
+            Self::Unreadable(..) => vec!["unreadable"],
+            Self::Watch { twice: false, .. } => vec!["watch"],
+            Self::Watch { twice: true, .. } => vec!["two watches"],
+        }
+    }
 }
 
 /// Makes requests.
@@ -45,15 +95,17 @@ pub(crate) struct Requests {
 impl Requests {
     pub(crate) fn next(&mut self) -> Request {
         match self.random.u32(..100) {
-            0..25 => Request::Put(self.put()),
-            25..50 => Request::Range(self.range()),
-            50..60 => Request::Delete(self.delete()),
-            60..84 => Request::Txn(self.txn(3)),
-            84..86 => Request::Compact(self.compaction()),
-            86..90 => Request::Grant { id: self.lease().max(1), ttl: self.ttl() },
-            90..93 => Request::Revoke(self.lease()),
-            93..95 => Request::TimeToLive(self.lease()),
-            95 => Request::Leases,
+            0..24 => Request::Put(self.put()),
+            24..48 => Request::Range(self.range()),
+            48..58 => Request::Delete(self.delete()),
+            58..82 => Request::Txn(self.txn(3)),
+            82..84 => Request::Compact(self.compaction()),
+            84..88 => Request::Grant { id: self.lease().max(1), ttl: self.ttl() },
+            88..91 => Request::Revoke(self.lease()),
+            91..93 => Request::TimeToLive(self.lease()),
+            93 => Request::KeepAlive(self.lease()),
+            94 => Request::Leases,
+            95 => self.unreadable(),
             _ => {
                 let create = self.watch();
                 // One that is to be cancelled at once may be so before or after the other is created.
@@ -61,6 +113,20 @@ impl Requests {
                 Request::Watch { create, twice }
             }
         }
+    }
+
+    /// A request that is whole, and something behind it that is none of its fields.
+    fn unreadable(&mut self) -> Request {
+        let (method, mut bytes) = match self.random.u32(..4) {
+            0 => ("/etcdserverpb.KV/Put", self.put().encode_to_vec()),
+            1 => ("/etcdserverpb.KV/Range", self.range().encode_to_vec()),
+            2 => ("/etcdserverpb.KV/DeleteRange", self.delete().encode_to_vec()),
+            _ => ("/etcdserverpb.KV/Txn", self.txn(1).encode_to_vec()),
+        };
+        // A number of no end, a field that has none, a length beyond the end, and the first field, which is never a number of four bytes.
+        let ends: [&[u8]; 4] = [&[0xff; 11], &[0], &[0x0a, 100, 1], &[0x0d, 1, 2, 3, 4]];
+        bytes.extend(*self.random.choice(ends).unwrap());
+        Request::Unreadable(method, bytes.into())
     }
 
     fn chance(&mut self, percent: u32) -> bool {
@@ -189,11 +255,12 @@ impl Requests {
 
     fn compare(&mut self) -> pb::Compare {
         let number = if self.chance(50) { self.random.i64(0..4) } else { self.some_revision() };
-        let target = self.random.i32(0..5);
+        // The last of each there is not.
+        let target = if self.chance(97) { self.random.i32(0..5) } else { 5 };
         // Mostly the operand that belongs to the target.
         let operand = if self.chance(95) { target } else { self.random.i32(0..6) };
         pb::Compare {
-            result: self.random.i32(0..4),
+            result: if self.chance(97) { self.random.i32(0..4) } else { 4 },
             target,
             key: self.key(),
             target_union: match operand {

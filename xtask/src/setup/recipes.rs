@@ -69,13 +69,14 @@ pub(super) const RECIPES: [Recipe; 5] = [
         by_hand: "install etcd 3.4 or later from https://etcd.io/docs/latest/install/ onto PATH, or set ETCD_BIN",
         on_machine: || {
             let server = variable("ETCD_BIN").or_else(|| on_path("etcd"))?;
-            let client = variable("ETCDCTL_BIN").or_else(|| on_path("etcdctl"));
-            let client = client.map(|client| ("ETCDCTL_BIN", client));
-            Some([("ETCD_BIN", server)].into_iter().chain(client).collect())
+            let beside = [("ETCDCTL_BIN", "etcdctl"), ("ETCDUTL_BIN", "etcdutl")];
+            let beside = beside.map(|(name, program)| Some((name, variable(name).or_else(|| on_path(program))?)));
+            Some([("ETCD_BIN", server)].into_iter().chain(beside.into_iter().flatten()).collect())
         },
         in_tree: |tree| {
-            let server = existing(tree.join("usr/bin/etcd"))?;
-            Ok(vec![("ETCD_BIN", server), ("ETCDCTL_BIN", existing(tree.join("usr/bin/etcdctl"))?)])
+            let program = |name| existing(tree.join("usr/bin").join(name));
+            let (server, client, offline) = (program("etcd")?, program("etcdctl")?, program("etcdutl")?);
+            Ok(vec![("ETCD_BIN", server), ("ETCDCTL_BIN", client), ("ETCDUTL_BIN", offline)])
         },
     },
     Recipe {
