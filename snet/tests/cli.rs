@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{snet, stderr, stdout};
+use common::{json, snet, stderr, stdout};
 
 #[test]
 fn the_help_has_examples_and_exit_codes() {
@@ -126,6 +126,8 @@ fn the_json_follows_its_schema() {
 fn a_ping_names_the_backend() {
     let output = snet(&["storage", "ping", "mem:"]);
     assert!(output.status.success() && stdout(&output).starts_with("memory "), "{output:?}");
+    let answer = json(&["storage", "ping", "mem:"]);
+    assert!(answer["backend"] == "memory" && answer["millis"].is_number(), "{answer}");
 }
 
 #[test]
@@ -135,6 +137,9 @@ fn a_right_store_passes_the_check() {
     assert!(output.status.success(), "{output:?}");
     assert!(text.contains("cas::succeeds") && text.contains("passed") && text.contains("0 failed"), "{text}");
     assert!(!text.contains("basics::"), "{text}");
+
+    let report = json(&["storage", "check", "mem:a-store-to-check", "--only", "cas::succeeds"]);
+    assert_eq!((&report["failed"], &report["cases"][0]["verdict"]), (&0.into(), &"passed".into()), "{report}");
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn keys_are_written_read_swapped_listed_and_removed() {
 
 #[test]
 fn a_wrong_command_line_says_what_to_do() {
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["storage", "get", "k"], "--store <URL>|--endpoints <URLS>"),
         (&["storage", "get", "k", "--store", "mem:", "--endpoints", "http://a:1"], "cannot be used with"),
         (&["storage", "get", "k", "--endpoints", "a:1"], "http://HOST:PORT"),
@@ -80,6 +80,8 @@ fn a_wrong_command_line_says_what_to_do() {
         (&["storage", "init", "--name", "n1"], "--initial-cluster <NODES>"),
         (&["storage", "init", "--nam", "n1"], "a similar argument exists: '--name'"),
         (&["storage", "member", "remove", "n1", "--endpoints", "http://a:1"], "hexadecimal digits"),
+        (&["storage", "check"], "<URL|--endpoints <URLS>>"),
+        (&["storage", "ping", "mem:", "--endpoints", "http://a:1"], "cannot be used with"),
         (&["storage", "copy", "--from", "meme:", "--to", "mem:"], "did you mean `mem`?"),
     ];
     for (arguments, expected) in cases {
@@ -106,6 +108,8 @@ fn a_configuration_is_checked_without_starting_anything() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cluster.example.toml");
     let right = told(&["storage", "config", "check", example]);
     assert!(right.contains("replica 4  node n3") && right.contains("replica 5  no node"), "{right}");
+    let rows = json(&["storage", "config", "check", example]);
+    assert_eq!((&rows["replicas"][3]["node"]["name"], &rows["replicas"][4]["node"]), (&"n3".into(), &Value::Null));
     let serve = snet(&["storage", "serve", "--config", example, "--replica", "9"]);
     assert_eq!(serve.status.code(), Some(2), "{serve:?}");
     assert!(stderr(&serve).contains("no replica 9 in the table, only 1, 2, 3, 4, 5"), "{serve:?}");

@@ -17,9 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{snet, stderr, stdout, told};
-use futures::StreamExt as _;
-use storage::{Key, Revision, ScanOptions, Store as _, StoreExt as _, WatchOptions};
+use common::{json, snet, stderr, stdout, told};
 use storage_testkit::{
     programs,
     server::{Cluster, ClusterOptions, Launch, NodeContext, Reservation, ServerError, ServerSpec},
@@ -108,6 +106,9 @@ async fn a_cluster_of_three_command_lines(engine: &'static str) {
 
     let status = told(&["storage", "status", "--endpoints", &all]);
     assert_eq!((status.matches("leader").count(), status.matches("follower").count()), (1, 2), "{status}");
+    told(&["storage", "ping", "--endpoints", &all]);
+    let checked = json(&["storage", "check", "--only", "cas", "--endpoints", &all]);
+    assert!(checked["failed"] == 0 && checked["passed"].as_u64() > Some(5), "{checked}");
     let members = told(&["storage", "member", "list", "--endpoints", &all]);
     assert!((0..3).all(|index| members.contains(&format!("n{index}"))), "{members}");
 

@@ -2,7 +2,7 @@
 
 mod handle;
 
-use std::{io::Write as _, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use ::storage::{
     Key, Prefixed, Result, ScanOptions, Store, Txn, WriteOptions,
@@ -10,8 +10,10 @@ use ::storage::{
 };
 use anyhow::anyhow;
 use async_trait::async_trait;
+use serde::Serialize;
 
 use self::handle::Handle;
+use super::place::{One, print};
 use crate::{
     exit::{Failure, Outcome},
     progress::Progress,
@@ -24,6 +26,7 @@ use crate::{
 Examples:
   snet storage check mem:
   snet storage check etcd://127.0.0.1:2379
+  snet storage check --endpoints http://10.0.1.1:2379,http://10.0.1.2:2379 --output json
   snet storage check embedded:/var/lib/scratch --only cas
       the cases whose name contains `cas`
 
@@ -31,8 +34,8 @@ Each case works on keys of its own, below a random prefix of `snet-check/`, and 
 skipped, since others may use them. The store should be idle or at least not in use by many: some cases write much.
 A case that fails ends the command with code 1.")]
 pub(crate) struct Check {
-    /// The store, as `storage::open` takes it.
-    url: String,
+    #[command(flatten)]
+    store: One,
     /// Run only the cases whose name contains this.
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
@@ -44,36 +47,64 @@ pub(super) async fn run(arguments: &Check) -> Outcome {
     if cases.is_empty() {
         return Err(Failure::Usage(anyhow!("no case has `{}` in its name", arguments.only)));
     }
-    let live = Live::open(&arguments.url).await?;
+    let live = Live::open(&arguments.store.url()?).await?;
     let store = Arc::clone(&live.store);
     // Lost replies and outages need no help of the servers.
     let checked = Injected::new(live);
-    let (mut table, mut failed, mut skipped) = (Table::default(), 0, 0);
+    let mut report = Report { cases: Vec::new(), passed: 0, skipped: 0, failed: 0 };
     let mut progress = Progress::new(cases.len());
     for case in &cases {
         progress.step(&name_of(case));
         let began = Instant::now();
         let verdict = ::storage::conformance::run(case, &checked).await;
-        let took = format!("{} ms", began.elapsed().as_millis());
-        match &verdict {
-            Verdict::Passed => {}
-            Verdict::Skipped(_) => skipped += 1,
-            Verdict::Failed(_) => failed += 1,
-        }
-        let reason = verdict.reason().lines().next().unwrap_or_default();
-        table.row([format!("{:<9}", verdict.kind()) + &name_of(case), took]);
-        if !reason.is_empty() {
-            table.row([format!("           {reason}")]);
-        }
+        *match &verdict {
+            Verdict::Passed => &mut report.passed,
+            Verdict::Skipped(_) => &mut report.skipped,
+            Verdict::Failed(_) => &mut report.failed,
+        } += 1;
+        report.cases.push(Checked {
+            case: name_of(case),
+            verdict: verdict.kind(),
+            reason: verdict.reason().to_owned(),
+            millis: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        });
     }
     drop(progress);
     let _ = store.close().await;
-    let passed = cases.len() - failed - skipped;
-    write!(std::io::stdout().lock(), "{table}\n{passed} passed, {skipped} skipped, {failed} failed\n")?;
-    if failed == 0 {
-        return Ok(());
+    print(arguments.store.output, &report, table)?;
+    match report.failed {
+        0 => Ok(()),
+        failed => Err(Failure::Wrong(anyhow!("the store breaks the contract in {failed} of {} cases", cases.len()))),
     }
-    Err(Failure::Wrong(anyhow!("the store breaks the contract in {failed} of {} cases", cases.len())))
+}
+
+/// What was found.
+#[derive(Serialize)]
+struct Report {
+    cases: Vec<Checked>,
+    passed: usize,
+    skipped: usize,
+    failed: usize,
+}
+
+#[derive(Serialize)]
+struct Checked {
+    case: String,
+    verdict: &'static str,
+    reason: String,
+    millis: u64,
+}
+
+fn table(report: &Report) -> String {
+    let mut table = Table::default();
+    for Checked { case, verdict, reason, millis } in &report.cases {
+        table.row([format!("{verdict:<9}{case}"), format!("{millis} ms")]);
+        if let Some(reason) = reason.lines().next() {
+            table.row([format!("           {reason}")]);
+        }
+    }
+    let Report { passed, skipped, failed, .. } = report;
+    format!("{table}\n{passed} passed, {skipped} skipped, {failed} failed\n")
 }
 
 /// The live store. Each handle of a case is opened on its own by the URL, with a connection of its own, except on an

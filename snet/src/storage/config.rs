@@ -1,16 +1,16 @@
 //! `snet storage config`
 
-use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use clap::Subcommand;
-use storage_replica::config::{Config, LoadError, Settings, exposed};
+use serde::Serialize;
+use storage_replica::config::{Config, LoadError, NodeSettings, Settings, exposed};
 
+use super::place::print;
 use crate::{
     exit::{Failure, Outcome},
+    output::Output,
     table::Table,
 };
 
@@ -34,9 +34,12 @@ pub(crate) struct Check {
     /// The replica of this machine: that its certificates cannot be used here is then a mistake, and else a warning.
     #[arg(long, value_name = "ID")]
     replica: Option<u64>,
+    /// How the answer is printed; mistakes and warnings are lines on standard error.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
 }
 
-pub(super) fn run(Command::Check(Check { file, replica }): &Command) -> Outcome {
+pub(super) fn run(Command::Check(Check { file, replica, output }): &Command) -> Outcome {
     let config = load(file)?;
     match replica {
         Some(_) => try_files(&settings(file, *replica)?).map_err(|wrong| Failure::Usage(anyhow!(wrong.join("\n"))))?,
@@ -58,23 +61,60 @@ pub(super) fn run(Command::Check(Check { file, replica }): &Command) -> Outcome 
             }
         }
     }
+    let node = |node: &NodeSettings| Node {
+        name: node.name.clone(),
+        client_url: node.client_url.to_string(),
+        peer_url: node.peer_url.to_string(),
+    };
+    let mut answer = Answer { replicas: Vec::new() };
+    match config.replicas() {
+        [] => {
+            let settings = config.settings(None).map_err(|reason| Failure::Usage(anyhow!(reason)))?;
+            answer.replicas.push(Replica { id: None, node: settings.node.as_ref().map(node) });
+        }
+        rows => {
+            for row in rows {
+                let settings = config.settings(Some(row.id)).map_err(|reason| Failure::Usage(anyhow!(reason)))?;
+                answer.replicas.push(Replica { id: Some(row.id), node: settings.node.as_ref().map(node) });
+            }
+        }
+    }
+    print(*output, &answer, table)
+}
+
+/// What each replica does.
+#[derive(Serialize)]
+struct Answer {
+    replicas: Vec<Replica>,
+}
+
+#[derive(Serialize)]
+struct Replica {
+    /// That of the original daemon has none.
+    id: Option<u64>,
+    node: Option<Node>,
+}
+
+#[derive(Serialize)]
+struct Node {
+    name: String,
+    client_url: String,
+    peer_url: String,
+}
+
+fn table(answer: &Answer) -> String {
     let mut table = Table::default();
-    for row in config.replicas() {
-        let what = match &row.node {
-            Some(node) => format!("node {}, clients {}, other nodes {}", node.name, node.client_url, node.peer_url),
+    for Replica { id, node } in &answer.replicas {
+        let who = id.map_or_else(|| "one replica, as the original daemon's:".to_owned(), |id| format!("replica {id} "));
+        let what = match node {
+            Some(Node { name, client_url, peer_url }) => {
+                format!("node {name}, clients {client_url}, other nodes {peer_url}")
+            }
             None => "no node".to_owned(),
         };
-        table.row([format!("replica {}  {what}", row.id)]);
+        table.row([format!("{who} {what}")]);
     }
-    if config.replicas().is_empty() {
-        let settings = config.settings(None).map_err(|reason| Failure::Usage(anyhow!(reason)))?;
-        let what = match &settings.node {
-            Some(node) => format!("node {}, clients {}, other nodes {}", node.name, node.client_url, node.peer_url),
-            None => "no node".to_owned(),
-        };
-        table.row([format!("one replica, as the original daemon's: {what}")]);
-    }
-    Ok(write!(std::io::stdout().lock(), "{table}")?)
+    table.to_string()
 }
 
 /// Reads the certificates of a replica's node.

@@ -214,7 +214,8 @@ pub(super) async fn scan(Scan { prefix, limit, place }: &Scan) -> Outcome {
                 table.row([&row.key, &row.version, &row.shown()]);
             }
             let more = if rows.more { ", and there may be more" } else { "" };
-            format!("{table}{} keys{more}\n", rows.entries.len())
+            let keys = if rows.entries.len() == 1 { "key" } else { "keys" };
+            format!("{table}{} {keys}{more}\n", rows.entries.len())
         })
         .await
 }

@@ -1,12 +1,11 @@
 //! `snet storage ping`
 
-use std::{
-    io::Write as _,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use ::storage::{ReadOptions, Store as _};
+use serde::Serialize;
 
+use super::place::{One, print};
 use crate::{
     exit::Outcome,
     table::{Table, millis},
@@ -17,24 +16,34 @@ use crate::{
 #[command(after_help = "\
 Examples:
   snet storage ping embedded:/var/lib/channels
-  snet storage ping etcd://127.0.0.1:2379")]
+  snet storage ping etcd://127.0.0.1:2379
+  snet storage ping --endpoints http://10.0.1.1:2379,http://10.0.1.2:2379 --output json")]
 pub(crate) struct Ping {
-    /// The store, as `storage::open` takes it.
-    url: String,
+    #[command(flatten)]
+    store: One,
     /// How long to wait for the answer, in seconds.
     #[arg(long, default_value_t = 5, value_name = "NUMBER")]
     seconds: u64,
 }
 
+#[derive(Serialize)]
+struct Answer {
+    backend: &'static str,
+    millis: f64,
+}
+
 pub(super) async fn run(arguments: &Ping) -> Outcome {
-    let store = ::storage::open(&arguments.url).await?;
+    let store = ::storage::open(&arguments.store.url()?).await?;
     let before = Instant::now();
     let answer = store.ping(ReadOptions::default().timeout(Duration::from_secs(arguments.seconds))).await;
     let elapsed = before.elapsed();
     let backend = store.capabilities().backend;
     let _ = store.close().await;
     answer?;
-    let mut table = Table::default();
-    table.row([backend.to_owned(), millis(elapsed.as_secs_f64() * 1e6)]);
-    Ok(write!(std::io::stdout().lock(), "{table}")?)
+    let answer = Answer { backend, millis: elapsed.as_secs_f64() * 1e3 };
+    print(arguments.store.output, &answer, |answer| {
+        let mut table = Table::default();
+        table.row([answer.backend.to_owned(), millis(answer.millis * 1e3)]);
+        table.to_string()
+    })
 }

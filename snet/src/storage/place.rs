@@ -91,6 +91,38 @@ impl Place {
     }
 }
 
+/// A store by its URL or by its nodes, for what takes as long as it takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct One {
+    #[command(flatten)]
+    which: UrlOrNodes,
+    #[command(flatten)]
+    tls: ClientFlags,
+    /// How the answer is printed.
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct UrlOrNodes {
+    /// The store, as `storage::open` takes it.
+    url: Option<String>,
+    /// The client URLs of a cluster's nodes, with commas between them: those of `snet storage init`, or of an etcd.
+    #[arg(long, value_name = "URLS", value_delimiter = ',')]
+    endpoints: Vec<NodeUrl>,
+}
+
+impl One {
+    /// The store, as `storage::open` takes it.
+    pub(super) fn url(&self) -> Result<String, Failure> {
+        match &self.which.url {
+            Some(url) => Ok(url.clone()),
+            None => store_url(&self.which.endpoints, &self.tls.tls()),
+        }
+    }
+}
+
 /// The nodes of a cluster, for what is asked of nodes and not of the store.
 #[derive(Debug, clap::Args)]
 pub(super) struct Nodes {

@@ -173,7 +173,7 @@ async fn a_snapshot_of_an_etcd_becomes_a_new_etcd() {
     let data = path("data");
     for (file, program, engine, code, expected) in [
         (&of_embedded, etcdutl.as_path(), "etcd", 2, "is the snapshot of an embedded node"),
-        (&of_etcd, &etcdutl, "embedded", 2, "for that of an etcd, say `--engine etcd`"),
+        (&of_etcd, etcdutl.as_path(), "embedded", 2, "for that of an etcd, say `--engine etcd`"),
         (&of_etcd, Path::new("/no/such/etcdutl"), "etcd", 3, "etcdutl snapshot restore"),
     ] {
         let refused = restore(file, &data, program, engine);

@@ -55,7 +55,7 @@ impl InitialCluster {
     }
 
     /// The names of all members, for people.
-    pub(crate) fn names(&self) -> String {
+    pub fn names(&self) -> String {
         self.members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ")
     }
 

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use storage_core::Error;
 use storage_embedded::tls::{Loaded, TlsFiles};
 
 use super::{NodeUrl, fields::Fields, mistakes::Report, replicas::path, tree::Table};
@@ -138,7 +139,13 @@ impl Tls {
         let peer = peer_url.is_tls().then(|| self.peer().ok()).flatten();
         let peer = peer.filter(|peer| client.as_ref() != Some(peer));
         let tried = client.into_iter().chain(peer).filter_map(|files| Loaded::read(&files).err());
-        let wrong: Vec<_> = tried.map(|error| error.to_string()).collect();
+        let wrong: Vec<_> = tried
+            .map(|error| match error {
+                // Whoever reads a configuration knows what kind of mistake it is.
+                Error::InvalidArgument { reason } => reason,
+                error => error.to_string(),
+            })
+            .collect();
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 }
