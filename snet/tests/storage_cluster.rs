@@ -239,8 +239,9 @@ async fn a_member_that_is_added_joins_and_votes(engine: &'static str) {
     let mut joined = Running(join().spawn().unwrap());
     if engine == "embedded" {
         ready(&mut joined);
-        eventually("its client URL among the members", || {
-            told(&["storage", "member", "list", "--endpoints", &old]).contains(&client).then_some(())
+        eventually("its client URL and name among the members", || {
+            let members = told(&["storage", "member", "list", "--endpoints", &old]);
+            (members.contains(&client) && members.contains("n9")).then_some(())
         });
         drop(joined);
         // Without its data it has forgotten what it has promised.

@@ -20,6 +20,9 @@ use super::{
 /// The rows in which members tell where clients reach them: this, and the member's id. One URL a line.
 const CLIENT_URLS_ROW: &str = "etcd_api/client_urls/";
 
+/// The rows in which members that were taken in later tell their names: this, and the member's id.
+const NAME_ROW: &str = "etcd_api/name/";
+
 /// The members.
 #[derive(Clone, Debug)]
 pub(super) struct ClusterService(pub(super) Context);
@@ -67,8 +70,10 @@ impl Cluster for ClusterService {
             return Err(error::TOO_FEW_MEMBERS.into());
         }
         self.0.node().remove([id], REQUEST_TIMEOUT).await.map_err(store_status)?;
-        if let Err(error) = self.0.node().delete_row(client_urls_row(id), REQUEST_TIMEOUT).await {
-            tracing::info!(%error, id, "a removed member's client URLs stay in the table");
+        for row in [client_urls_row(id), name_row(id)] {
+            if let Err(error) = self.0.node().delete_row(row, REQUEST_TIMEOUT).await {
+                tracing::info!(%error, id, "what a removed member has told of itself stays in the table");
+            }
         }
         Ok(Response::new(MemberRemoveResponse { header: self.0.header(), members: self.members() }))
     }
@@ -113,9 +118,18 @@ impl Cluster for ClusterService {
     }
 }
 
-/// Tells the cluster where clients reach this node.
-pub(super) async fn publish(node: &Node, client_urls: &[String]) -> storage_core::Result<()> {
-    node.put_row(client_urls_row(node.id()), client_urls.join("\n"), REQUEST_TIMEOUT).await
+/// Tells the cluster where clients reach this node, and its name if the cluster does not know that.
+pub(super) async fn publish(node: &Node, name: &str, client_urls: &[String]) -> storage_core::Result<()> {
+    let id = node.id();
+    let known = node.status().members.get(&id).is_some_and(|member| member.name == name);
+    if !known && !name.is_empty() {
+        node.put_row(name_row(id), name.to_owned(), REQUEST_TIMEOUT).await?;
+    }
+    node.put_row(client_urls_row(id), client_urls.join("\n"), REQUEST_TIMEOUT).await
+}
+
+fn name_row(id: u64) -> String {
+    format!("{NAME_ROW}{id}")
 }
 
 fn client_urls_row(id: u64) -> String {
@@ -130,7 +144,7 @@ fn members(node: &Node) -> Vec<Member> {
         .into_iter()
         .map(|(id, member)| Member {
             id,
-            name: member.name,
+            name: told(node, &name_row(id)).unwrap_or(member.name),
             peer_ur_ls: vec![format!("{scheme}://{}", member.peer_address)],
             client_ur_ls: client_urls(node, id, member.client_url),
             is_learner: !voters.contains(&id),
@@ -140,9 +154,11 @@ fn members(node: &Node) -> Vec<Member> {
 
 /// What the member has told, or what was said of it when it was taken in.
 fn client_urls(node: &Node, id: u64, founded_with: String) -> Vec<String> {
-    let told = node.row(client_urls_row(id).as_bytes());
-    let told = told.map_or(founded_with, |told| String::from_utf8_lossy(&told).into_owned());
-    told.lines().map(str::to_owned).collect()
+    told(node, &client_urls_row(id)).unwrap_or(founded_with).lines().map(str::to_owned).collect()
+}
+
+fn told(node: &Node, row: &str) -> Option<String> {
+    node.row(row.as_bytes()).map(|told| String::from_utf8_lossy(&told).into_owned())
 }
 
 /// The `host:port` of the one peer URL that a member has here.

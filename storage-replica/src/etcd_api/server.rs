@@ -32,6 +32,8 @@ use super::{
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Options {
+    /// The name that a node is shown by which was taken in without one; empty: it has none to tell.
+    pub name: String,
     /// The URLs that clients are told to reach this node at; empty: the address that it listens on.
     pub advertise: Vec<String>,
     /// With TLS, the certificates. With an authority among them, clients need certificates that it has signed.
@@ -93,7 +95,7 @@ impl Server {
         let task = async move {
             let stopped = stopped(node.clone(), stopping);
             tokio::select! {
-                () = publish(&node, &advertise).then(|()| std::future::pending()) => {}
+                () = publish(&node, &options.name, &advertise).then(|()| std::future::pending()) => {}
                 () = serve(tls, &node, listener, options.requests, stopped) => {}
             }
         };
@@ -185,10 +187,10 @@ async fn stopped(node: Node, mut stopping: watch::Receiver<bool>) {
     }
 }
 
-/// Tells the cluster where clients reach this node, as soon as there is one that listens.
-async fn publish(node: &Node, advertise: &[String]) {
+/// Tells the cluster the name of this node and where clients reach it, as soon as there is one that listens.
+async fn publish(node: &Node, name: &str, advertise: &[String]) {
     let mut backoff = Backoff::new(std::time::Duration::from_millis(100), std::time::Duration::from_secs(5));
-    while let Err(error) = cluster::publish(node, advertise).await {
+    while let Err(error) = cluster::publish(node, name, advertise).await {
         tracing::debug!(%error, "cannot tell the cluster where clients reach this node");
         backoff.wait().await;
     }

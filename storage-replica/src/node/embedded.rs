@@ -110,7 +110,8 @@ async fn serve(node: Node, listener: TcpListener, settings: &NodeSettings, reque
     let NodeSettings { client_url, tls, .. } = settings;
     let tls = if client_url.is_tls() { Some(tls.server().map_err(Error::invalid_argument)?) } else { None };
     let advertise = vec![client_url.to_string()];
-    let options = etcd_api::Options { advertise, tls, requests, ..etcd_api::Options::default() };
+    let options =
+        etcd_api::Options { name: settings.name.clone(), advertise, tls, requests, ..etcd_api::Options::default() };
     Server::start_on(node, listener, options).await
 }
 
