@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 use crate::{FaultInjecting, MemoryStore, StoreExt};
