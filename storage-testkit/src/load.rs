@@ -7,13 +7,14 @@
 use std::collections::BTreeSet;
 use std::iter;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
 use storage_core::{Error, Expected, Key, Outcome, ReadOptions, Store, StoreExt, Txn, WatchOptions, WriteOptions};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// A load that has not got on for so long will not: the slowest election that was seen took half of it.
 const STANDS_STILL: Duration = Duration::from_secs(60);
@@ -34,8 +35,8 @@ pub struct Load {
 #[derive(Debug, Default)]
 struct Progress {
     end: AtomicBool,
-    acknowledged: AtomicUsize,
-    refused: AtomicUsize,
+    acknowledged: watch::Sender<usize>,
+    refused: watch::Sender<usize>,
 }
 
 /// How the writes of a load ended. Each wrote a key of its own, so each can be looked up afterwards.
@@ -102,7 +103,7 @@ async fn write(store: Arc<impl Store + ?Sized>, writer: usize, timeout: Duration
         let txn = if number % 2 == 0 { txn } else { txn.guard(key.clone(), Expected::Absent) };
         match store.commit(txn, WriteOptions::default().timeout(timeout)).await {
             Ok(Outcome::Committed(_)) => {
-                progress.acknowledged.fetch_add(1, Ordering::SeqCst);
+                progress.acknowledged.send_modify(|count| *count += 1);
                 ends.acknowledged.insert(key);
             }
             Ok(other) => panic!("nobody else writes {key:?}: {other:?}"),
@@ -110,7 +111,7 @@ async fn write(store: Arc<impl Store + ?Sized>, writer: usize, timeout: Duration
                 ends.unknown.insert(key);
             }
             Err(error) if error.is_retryable() => {
-                progress.refused.fetch_add(1, Ordering::SeqCst);
+                progress.refused.send_modify(|count| *count += 1);
                 ends.unapplied.insert(key);
             }
             Err(error) => panic!("{error}"),
@@ -119,13 +120,12 @@ async fn write(store: Arc<impl Store + ?Sized>, writer: usize, timeout: Duration
     ends
 }
 
-async fn rise(count: &AtomicUsize, by: usize) {
-    let goal = count.load(Ordering::SeqCst) + by;
-    let deadline = Instant::now() + STANDS_STILL;
-    while count.load(Ordering::SeqCst) < goal {
-        assert!(Instant::now() < deadline, "the load stands still");
-        tokio::task::yield_now().await;
-    }
+/// Waits in its sleep: the servers need the processors.
+async fn rise(count: &watch::Sender<usize>, by: usize) {
+    let mut count = count.subscribe();
+    let goal = *count.borrow() + by;
+    let risen = timeout(STANDS_STILL, count.wait_for(|count| *count >= goal)).await;
+    assert!(matches!(risen, Ok(Ok(_))), "the load stands still");
 }
 
 impl Ends {
