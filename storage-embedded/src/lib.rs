@@ -28,7 +28,7 @@ mod url;
 pub use local::LocalCluster;
 pub use log::{LogMetrics, SYNC_BUCKETS};
 pub use network::{message::MembershipChange, token::ClusterToken};
-pub use node::{NOT_IN_SYNC, Node, NodeConfig, NodeStatus, Role, SnapshotReader};
+pub use node::{ConditionalChange, NOT_IN_SYNC, Node, NodeConfig, NodeStatus, ObservedMembers, Role, SnapshotReader};
 pub use raft::Member;
 pub use refusals::{Refusal, Refusals};
 pub use restore::{Restored, restore};

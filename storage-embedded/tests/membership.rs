@@ -5,7 +5,7 @@
 use std::{path::Path, time::Duration};
 
 use storage_core::{Error, Key, ReadOptions, Store, StoreExt};
-use storage_embedded::{LocalCluster, Member, Node, NodeConfig, Role};
+use storage_embedded::{ConditionalChange, LocalCluster, Member, Node, NodeConfig, Role};
 
 const SOON: Duration = Duration::from_secs(20);
 /// The cluster id of every [`LocalCluster`].
@@ -163,4 +163,37 @@ async fn a_leader_that_restarts_leads_in_a_new_term_only() {
         let after = node.status().term;
         assert!(after > before, "leads again in term {after}, which was {before} before");
     }
+}
+
+/// Two who decide on the same view: one of them decides anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_made_only_on_the_members_that_it_was_decided_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = LocalCluster::start(dir.path(), 3, NodeConfig::fast).await.unwrap();
+    let (leader, follower) = (cluster.leader().unwrap(), cluster.follower().unwrap());
+    assert!(follower.observe_members().is_none(), "a follower does not know");
+    let (fourth, member) = spare(4, dir.path()).await;
+    let observed = leader.observe_members().unwrap();
+    assert_eq!(observed.voter_sets, [[1, 2, 3].into()]);
+    let add = ConditionalChange::AddLearner { id: 4, member: member.clone() };
+    leader.change_if(&observed, add, SOON).await.unwrap();
+    let late = ConditionalChange::AddLearner { id: 5, member };
+    let refused = leader.change_if(&observed, late, SOON).await.unwrap_err();
+    assert!(matches!(refused, Error::Unavailable { .. }), "{refused}");
+    wait_until("it has all that the leader has", || {
+        let observed = leader.observe_members().unwrap();
+        observed.is_committed && observed.matched.get(&4) == Some(&observed.last_log_index)
+    })
+    .await;
+    // Another takes the place of one, in one joint change, and that one is no member any more.
+    let (gone, observed) = (follower.id(), leader.observe_members().unwrap());
+    let voters = [1, 2, 3, 4].into_iter().filter(|id| *id != gone).collect();
+    leader.change_if(&observed, ConditionalChange::SetVoters(voters), SOON).await.unwrap();
+    let observed = leader.observe_members().unwrap();
+    assert!(!observed.members.contains_key(&gone) && observed.voter_sets.len() == 1, "{observed:?}");
+    wait_until("it votes", || fourth.status().role == Role::Follower).await;
+    let back = ConditionalChange::SetVoters([1, 2, 3].into());
+    let refused = leader.change_if(&observed, back, SOON).await.unwrap_err();
+    assert!(matches!(refused, Error::InvalidArgument { .. }), "one that was removed cannot be a voter: {refused}");
+    fourth.stop().await;
 }

@@ -7,6 +7,7 @@ mod gather;
 mod leader;
 mod leases;
 mod members;
+mod observed;
 mod rows;
 mod run;
 mod sessions;
@@ -22,6 +23,7 @@ use tokio::{runtime::Handle, sync::watch, time::Instant};
 pub use beside::SnapshotReader;
 pub use config::NodeConfig;
 pub use members::NOT_IN_SYNC;
+pub use observed::{ConditionalChange, ObservedMembers};
 pub use status::{NodeStatus, Role};
 
 use crate::{
