@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-const FILES: [&str; 3] = ["etcd/kv.proto", "etcd/rpc.proto", "health.proto"];
+const FILES: [&str; 4] = ["etcd/kv.proto", "etcd/rpc.proto", "health.proto", "bootstrap.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod config;
 pub mod etcd_api;
+pub mod membership;
 pub mod monitor;
 pub mod node;
 mod replica;

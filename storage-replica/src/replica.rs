@@ -3,6 +3,8 @@ use std::{sync::Arc, time::Duration};
 use storage_core::{Error, Metered, ReadOptions, Registry, Result, Store};
 use tokio::time::Instant;
 
+#[cfg(feature = "etcd")]
+use crate::{config::Growing, membership::Participant};
 use crate::{
     config::{Config, Member, NodeUrl, Settings},
     monitor::{Monitor, Watched},
@@ -24,10 +26,20 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct Replica {
-    node: Option<Arc<dyn ManagedNode>>,
+    part: Part,
     store: Arc<dyn Store>,
     monitor: Option<Monitor>,
     startup_timeout: Duration,
+}
+
+/// How it takes part.
+#[derive(Debug)]
+enum Part {
+    /// As the settings say, from the beginning to the end.
+    Fixed(Option<Arc<dyn ManagedNode>>),
+    /// As the leader of the cluster says.
+    #[cfg(feature = "etcd")]
+    Growing(Participant),
 }
 
 /// How long one question takes at the most whether the cluster serves.
@@ -91,7 +103,37 @@ impl Replica {
             Some(url) => Some(Monitor::start(watched, url).await?),
             None => None,
         };
-        Ok(Self { node, store: counted, monitor, startup_timeout })
+        Ok(Self { part: Part::Fixed(node), store: counted, monitor, startup_timeout })
+    }
+
+    /// Takes part in a cluster that grows by itself: see [`membership`](crate::membership). It does not wait for the cluster: see [`Replica::ready`].
+    /// The store goes by the replica's own node while it has one, and by those of others otherwise.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a directory of another replica or in use; [`Error::Corrupt`] if what it says cannot be read;
+    /// [`Error::Unavailable`] if it cannot be written, or the admin URL cannot be listened on.
+    #[cfg(feature = "etcd")]
+    pub async fn grow(growing: Growing) -> Result<Self> {
+        let (admin_url, startup_timeout) = (growing.admin_url.clone(), growing.startup_timeout);
+        let participant = Participant::start(growing).await?;
+        let Self { store, monitor, .. } =
+            match Self::watched(None, participant.store(), admin_url.as_ref(), startup_timeout).await {
+                Ok(watched) => watched,
+                Err(error) => {
+                    participant.stop().await;
+                    return Err(error);
+                }
+            };
+        Ok(Self { part: Part::Growing(participant), store, monitor, startup_timeout })
+    }
+
+    /// What a replica of a cluster that grows by itself does or waits for, in words.
+    pub fn doing(&self) -> Option<String> {
+        match &self.part {
+            Part::Fixed(_) => None,
+            #[cfg(feature = "etcd")]
+            Part::Growing(participant) => Some(participant.state()),
+        }
     }
 
     /// Waits until the cluster serves: a majority of its nodes is there, and one of them leads.
@@ -133,8 +175,12 @@ impl Replica {
     }
 
     /// The node that this replica has started.
-    pub fn node(&self) -> Option<&Arc<dyn ManagedNode>> {
-        self.node.as_ref()
+    pub fn node(&self) -> Option<Arc<dyn ManagedNode>> {
+        match &self.part {
+            Part::Fixed(node) => node.clone(),
+            #[cfg(feature = "etcd")]
+            Part::Growing(participant) => participant.node(),
+        }
     }
 
     /// Where metrics and health are served, if the settings have an admin URL.
@@ -144,9 +190,9 @@ impl Replica {
 
     /// The founding members that take no connection now. A replica without a node does not know.
     pub async fn missing(&self) -> Vec<Member> {
-        match &self.node {
-            Some(node) => node::missing(&node.settings().cluster).await.into_iter().cloned().collect(),
-            None => Vec::new(),
+        match &self.part {
+            Part::Fixed(Some(node)) => node::missing(&node.settings().cluster).await.into_iter().cloned().collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -155,9 +201,11 @@ impl Replica {
     /// # Errors
     /// Those of [`ManagedNode::stopped`].
     pub async fn stopped(&self) -> Result<()> {
-        match &self.node {
-            Some(node) => node.stopped().await,
-            None => std::future::pending().await,
+        match &self.part {
+            Part::Fixed(Some(node)) => node.stopped().await,
+            Part::Fixed(None) => std::future::pending().await,
+            #[cfg(feature = "etcd")]
+            Part::Growing(participant) => participant.stopped().await,
         }
     }
 
@@ -168,8 +216,11 @@ impl Replica {
         }
         // A handle that is left behind by what it cannot reach is no reason to go on.
         let _ = self.store.close().await;
-        if let Some(node) = &self.node {
-            node.stop().await;
+        match &self.part {
+            Part::Fixed(Some(node)) => node.stop().await,
+            Part::Fixed(None) => {}
+            #[cfg(feature = "etcd")]
+            Part::Growing(participant) => participant.stop().await,
         }
     }
 }

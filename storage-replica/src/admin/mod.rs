@@ -1,6 +1,6 @@
 //! What operators ask of the nodes of a cluster, embedded ones or etcds: over etcd's API, on their client URLs.
 
-mod tls;
+pub(crate) mod tls;
 
 use std::{io, time::Duration};
 
@@ -160,6 +160,17 @@ impl Admin {
         let (url, channel) = self.first().await?;
         let request = pb::MemberRemoveRequest { id };
         let answer = self.ask(async { ClusterClient::new(channel).member_remove(request).await }).await;
+        answer.map(|_| ()).map_err(|status| write_error(&url, &status))
+    }
+
+    /// Makes another voter lead. Only the leader of an etcd does this; the client URL given has to be its own.
+    ///
+    /// # Errors
+    /// See [`Admin::add`].
+    pub async fn move_leader(&self, to: u64) -> Result<()> {
+        let (url, channel) = self.first().await?;
+        let request = pb::MoveLeaderRequest { target_id: to };
+        let answer = self.ask(async { MaintenanceClient::new(channel).move_leader(request).await }).await;
         answer.map(|_| ()).map_err(|status| write_error(&url, &status))
     }
 

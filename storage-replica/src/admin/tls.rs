@@ -6,7 +6,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 use crate::config::ClientTls;
 
 /// What a client of nodes with `https` URLs needs.
-pub(super) fn config(tls: &ClientTls) -> Result<ClientTlsConfig> {
+pub(crate) fn config(tls: &ClientTls) -> Result<ClientTlsConfig> {
     let Some(ca) = &tls.ca else {
         return Err(Error::invalid_argument(
             "https needs the certificate of the authority that signs those of the nodes",

@@ -4,7 +4,8 @@ use std::{
 };
 
 use super::{
-    ClientTls, ClusterState, Mistake, Mistakes, NodeSettings, NodeUrl, Settings, Tls, daemon, environment,
+    Bootstrap, ClientTls, ClusterState, Growing, GrowingReplica, Mistake, Mistakes, NodeSettings, NodeUrl, Settings,
+    Tls, daemon, environment,
     mistakes::Report,
     replicas::{self, Replicas},
     tree,
@@ -152,6 +153,48 @@ impl Config {
                 Err(format!("the file lists several replicas, {}: say which is meant", ids(replicas)))
             }
         }
+    }
+
+    /// Whether the file says that the cluster grows by itself: it has a table `membership`.
+    pub fn grows(&self) -> bool {
+        matches!(&self.0, Content::Replicas(Replicas { timing: Some(_), .. }))
+    }
+
+    /// What one replica does in a cluster that grows by itself: each replica whose row describes a node may be given one.
+    ///
+    /// # Errors
+    /// Why there is no such replica, or it can have no node.
+    pub fn growing(&self, replica: u64, bootstrap: Bootstrap) -> Result<Growing, String> {
+        let Content::Replicas(table) = &self.0 else {
+            return Err("a cluster that grows by itself needs a file that lists all replicas".to_owned());
+        };
+        let Settings { client_tls, startup_timeout, log, admin_url, node, .. } = self.settings(Some(replica))?;
+        let Some(node) = node else {
+            return Err(format!(
+                "replica {replica} starts no node: its row needs `node_name`, `client_url` and `peer_url`"
+            ));
+        };
+        let replicas = table.rows.iter().filter_map(|row| {
+            let NodeRow { name, client_url, peer_url, tls } = row.node.clone()?;
+            Some(GrowingReplica { id: row.id, name, client_url, peer_url, tls })
+        });
+        let replicas: Vec<_> = replicas.collect();
+        let own = replicas.iter().find(|row| row.id == replica).cloned();
+        Ok(Growing {
+            replica: own.ok_or_else(|| format!("there is no replica {replica} with a node"))?,
+            replicas,
+            token: table.token.clone(),
+            engine: table.engine,
+            data_dir: node.data_dir,
+            etcd_program: table.etcd_program.clone(),
+            client_tls,
+            startup_timeout,
+            log,
+            admin_url,
+            bootstrap,
+            timing: table.timing.unwrap_or_default(),
+            is_dry_run: false,
+        })
     }
 }
 

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::{
-    DEFAULT_STARTUP_TIMEOUT, Engine, InitialCluster, Log, Member, NodeRow, NodeUrl, ReplicaRow, Tls, Token, cluster,
+    DEFAULT_STARTUP_TIMEOUT, Engine, InitialCluster, Log, Member, NodeRow, NodeUrl, ReplicaRow, Timing, Tls, Token,
+    cluster,
     fields::{At, Fields},
     mistakes::{Place, Report},
     settings::duration,
@@ -22,9 +23,11 @@ pub(super) struct Replicas {
     pub(super) rows: Vec<ReplicaRow>,
     /// The nodes of all rows.
     pub(super) cluster: InitialCluster,
+    /// The table `membership`: the cluster grows by itself.
+    pub(super) timing: Option<Timing>,
 }
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "token",
     "engine",
     "data_dir",
@@ -34,8 +37,12 @@ const KEYS: [&str; 10] = [
     "log_outputs",
     "log_format",
     "tls",
+    "membership",
     "replicas",
 ];
+
+/// The keys of the table `membership`.
+const MEMBERSHIP_KEYS: [&str; 2] = ["dead_after", "rest"];
 
 const ROW_KEYS: [&str; 12] = [
     "id",
@@ -71,9 +78,17 @@ pub(super) fn read(table: &Table, report: &Report) -> Option<Replicas> {
     let startup_timeout = fields.parsed("startup_timeout", duration).map_or(DEFAULT_STARTUP_TIMEOUT, |at| at.value);
     let log = log(&fields);
     let tls = fields.table("tls").map_or_else(Tls::default, |table| Tls::read(table, report));
-    let (rows, cluster) = rows(&fields, &tls, report);
+    let timing = fields.table("membership").map(|table| timing(table, report));
+    let (rows, cluster) = rows(&fields, &tls, timing.is_some(), report);
     let (token, cluster) = (token?.value, cluster?);
-    Some(Replicas { token, engine, data_dir, etcd_program, startup_timeout, log, rows, cluster })
+    Some(Replicas { token, engine, data_dir, etcd_program, startup_timeout, log, rows, cluster, timing })
+}
+
+fn timing(table: &Table, report: &Report) -> Timing {
+    let fields = Fields::of(table, &MEMBERSHIP_KEYS, report);
+    let usual = Timing::default();
+    let time = |name, usual| fields.parsed(name, duration).map_or(usual, |at| at.value);
+    Timing { dead_after: time("dead_after", usual.dead_after), rest: time("rest", usual.rest) }
 }
 
 pub(super) fn log(fields: &Fields<'_>) -> Log {
@@ -97,12 +112,13 @@ pub(super) fn warn_if_even(nodes: usize, place: Place, report: &Report) {
     }
 }
 
-fn rows(fields: &Fields<'_>, tls: &Tls, report: &Report) -> (Vec<ReplicaRow>, Option<InitialCluster>) {
+/// `grows`: each replica may have a node, and so describes one.
+fn rows(fields: &Fields<'_>, tls: &Tls, grows: bool, report: &Report) -> (Vec<ReplicaRow>, Option<InitialCluster>) {
     let Some(nodes) = fields.list("replicas") else {
         report.mistake(Place::Line(1), "there are no `replicas`: list each with its `id` and `start_node`");
         return (Vec::new(), None);
     };
-    let mut seen = Seen::default();
+    let mut seen = Seen { grows, ..Seen::default() };
     let mut rows = Vec::new();
     for node in nodes {
         match &node.value {
@@ -114,7 +130,9 @@ fn rows(fields: &Fields<'_>, tls: &Tls, report: &Report) -> (Vec<ReplicaRow>, Op
     if seen.nodes == 0 {
         report.mistake(place, "no replica starts a node, so there is no cluster: set `start_node` for 1, 3 or 5");
     }
-    warn_if_even(seen.nodes, place, report);
+    if !grows {
+        warn_if_even(seen.nodes, place, report);
+    }
     let members = rows.iter().filter_map(|row: &ReplicaRow| row.node.as_ref());
     let members = members.map(|node| Member { name: node.name.clone(), peer_url: node.peer_url.clone() });
     // What could be wrong with it was reported with its line already.
@@ -132,6 +150,7 @@ struct Seen {
     /// Whether the first node talks to the others with TLS.
     peer_tls: Option<bool>,
     nodes: usize,
+    grows: bool,
 }
 
 fn row(fields: &Fields<'_>, tls: &Tls, seen: &mut Seen, report: &Report) -> Option<ReplicaRow> {
@@ -144,10 +163,10 @@ fn row(fields: &Fields<'_>, tls: &Tls, seen: &mut Seen, report: &Report) -> Opti
     {
         report.mistake(place, format!("replica {value} is there already, in {first}"));
     }
-    if !fields.has("start_node") {
+    if !fields.has("start_node") && !seen.grows {
         report.mistake(fields.place, "this replica does not say whether it starts a node: `start_node` is yes or no");
     }
-    let starts = fields.flag("start_node")?.value;
+    let starts = if seen.grows && !fields.has("start_node") { true } else { fields.flag("start_node")?.value };
     let tls = tls.with(fields);
     let client_tls = tls.client();
     let node = if starts { Some(node(fields, tls, seen, report)) } else { None };

@@ -58,6 +58,15 @@ pub enum ClusterState {
         /// Client URLs of the cluster, which an embedded node asks for its id.
         endpoints: Vec<NodeUrl>,
     },
+    /// It was told who it is: see [`membership`](crate::membership). The initial cluster is what an etcd is given.
+    Given {
+        /// The id of its cluster.
+        cluster: u128,
+        /// Its own; an etcd that founds a cluster finds its own by itself.
+        node: u64,
+        /// It founds the cluster alone.
+        founds: bool,
+    },
 }
 
 /// What a node is.

@@ -20,9 +20,9 @@ mod kv;
 mod lease;
 mod maintenance;
 pub mod proto;
-mod requests;
+pub(crate) mod requests;
 mod server;
-mod tls;
+pub(crate) mod tls;
 mod translate;
 mod watch;
 

@@ -16,3 +16,8 @@ pub mod etcdserverpb {
 pub mod health {
     tonic::include_proto!("grpc.health.v1");
 }
+
+/// What replicas without a cluster say to each other.
+pub mod bootstrap {
+    tonic::include_proto!("snet.bootstrap");
+}

@@ -154,13 +154,13 @@ impl Drop for Counted {
 
 /// A connection that is counted as long as it lives.
 #[derive(Debug)]
-pub(super) struct Connection<S> {
+pub(crate) struct Connection<S> {
     stream: S,
     requests: Arc<Requests>,
 }
 
 impl<S> Connection<S> {
-    pub(super) fn new(stream: S, requests: Arc<Requests>) -> Self {
+    pub(crate) fn new(stream: S, requests: Arc<Requests>) -> Self {
         requests.connections.fetch_add(1, Relaxed);
         Self { stream, requests }
     }

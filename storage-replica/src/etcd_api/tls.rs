@@ -24,9 +24,9 @@ const MAX_HANDSHAKES: usize = 256;
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// What a server shows, and what it wants to see.
-pub(super) type ServerTls = Reloading<ServerConfig>;
+pub(crate) type ServerTls = Reloading<ServerConfig>;
 
-pub(super) fn load(files: TlsFiles) -> Result<ServerTls> {
+pub(crate) fn load(files: TlsFiles) -> Result<ServerTls> {
     fn config(loaded: &Loaded) -> Result<ServerConfig> {
         loaded.server(&PROTOCOLS)
     }
@@ -34,7 +34,7 @@ pub(super) fn load(files: TlsFiles) -> Result<ServerTls> {
 }
 
 /// The connections of clients that have got through the handshake, as they come. Those that have not are counted.
-pub(super) fn connections(
+pub(crate) fn connections(
     listener: TcpListener,
     tls: ServerTls,
     refusals: Arc<Refusals>,

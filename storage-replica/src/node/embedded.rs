@@ -6,10 +6,10 @@ use storage_embedded::{ClusterToken, Member, Node, NodeConfig, Refusals, Restore
 use tokio::sync::Mutex;
 
 use super::{
-    ManagedNode, cannot_listen,
+    Change, ManagedNode, Members, cannot_listen,
     ids::{cluster_id, node_id, possible_clusters, shown_cluster},
     mark::{self, Joined},
-    metrics,
+    members, metrics,
     shown::AsShown,
 };
 use crate::{
@@ -96,6 +96,16 @@ impl ManagedNode for EmbeddedNode {
         metrics::write_refusals(&self.refusals(), page);
     }
 
+    async fn members(&self) -> Result<Option<Members>> {
+        // Whatever another leader has done before this moment is in this node's log then.
+        let observed = self.node.observe_members();
+        Ok(observed.map(|observed| members::of_embedded(&self.node, observed)))
+    }
+
+    async fn change(&self, seen: &Members, change: Change) -> Result<Option<u64>> {
+        members::change_embedded(&self.node, seen, change).await
+    }
+
     async fn stop(&self) {
         // Clients first, so that what they have asked for is answered.
         if let Some(server) = self.server.lock().await.take() {
@@ -131,7 +141,12 @@ fn node_config(settings: &NodeSettings, joined: Option<Joined>) -> NodeConfig {
         config
     };
     if let Some(Joined { cluster, id }) = joined {
-        return configure(id, cluster);
+        let mut config = configure(id, cluster);
+        if let ClusterState::Given { founds: true, .. } = &settings.state {
+            let (name, peer_address) = (settings.name.clone(), peer_url.authority());
+            config.founders = [(id, Member { name, peer_address, client_url: String::new() })].into();
+        }
+        return config;
     }
     let founders = cluster.members().iter().map(|member| {
         let found = Member {
@@ -157,7 +172,11 @@ pub(crate) fn restore(snapshot: &Path, settings: &NodeSettings, bump_revision: u
 
 /// Who a node is that joins: its directory has it, or else the cluster, which has taken it in.
 async fn joined(settings: &NodeSettings) -> Result<Option<Joined>> {
-    let ClusterState::Existing { endpoints } = &settings.state else { return Ok(None) };
+    let endpoints = match &settings.state {
+        ClusterState::New => return Ok(None),
+        ClusterState::Given { cluster, node, .. } => return Ok(Some(Joined { cluster: *cluster, id: *node })),
+        ClusterState::Existing { endpoints } => endpoints,
+    };
     if let Some(joined) = mark::joined(settings) {
         return Ok(Some(joined));
     }

@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{ManagedNode, cannot_listen, mark, process::Child};
+use super::{Change, ManagedNode, Members, cannot_listen, mark, members, process::Child};
 use crate::{
     config::{ClientTls, ClusterState, NodeSettings, NodeUrl},
     monitor::Page,
@@ -127,6 +127,14 @@ impl ManagedNode for EtcdNode {
 
     fn metrics(&self, _: &mut Page) {}
 
+    async fn members(&self) -> Result<Option<Members>> {
+        members::of_etcd(&self.settings).await
+    }
+
+    async fn change(&self, seen: &Members, change: Change) -> Result<Option<u64>> {
+        members::change_etcd(&self.settings, seen, change).await
+    }
+
     async fn stop(&self) {
         self.stop.send_replace(true);
         let _ = self.stopped().await;
@@ -230,10 +238,18 @@ fn program(said: Option<&Path>) -> Result<PathBuf> {
     })
 }
 
+/// So many revisions an etcd keeps whose replicas write heartbeats.
+const REVISIONS_KEPT: u64 = 500_000;
+
 /// The flags of etcd.
 async fn arguments(settings: &NodeSettings) -> Result<Vec<String>> {
     let NodeSettings { name, token, client_url, peer_url, cluster, state, data_dir, log, tls, .. } = settings;
-    let state = if *state == ClusterState::New { "new" } else { "existing" };
+    let founds = matches!(state, ClusterState::New | ClusterState::Given { founds: true, .. });
+    // etcd makes the id of its cluster of the token: one that is minted makes one that never was.
+    let (token, grows) = match state {
+        ClusterState::Given { cluster, .. } => (format!("{cluster:032x}"), true),
+        _ => (token.as_str().to_owned(), false),
+    };
     let mut arguments = vec![
         ("--name", name.clone()),
         ("--data-dir", data_dir.display().to_string()),
@@ -242,10 +258,15 @@ async fn arguments(settings: &NodeSettings) -> Result<Vec<String>> {
         ("--listen-peer-urls", listen_url(peer_url).await?),
         ("--initial-advertise-peer-urls", peer_url.to_string()),
         ("--initial-cluster", cluster.to_string()),
-        ("--initial-cluster-state", state.to_owned()),
-        ("--initial-cluster-token", token.as_str().to_owned()),
+        ("--initial-cluster-state", if founds { "new" } else { "existing" }.to_owned()),
+        ("--initial-cluster-token", token),
         ("--log-level", log.level.name().to_owned()),
     ];
+    if grows {
+        // Heartbeats are writes: without an end to the history they would fill the disk.
+        arguments.push(("--auto-compaction-mode", "revision".to_owned()));
+        arguments.push(("--auto-compaction-retention", REVISIONS_KEPT.to_string()));
+    }
     if !log.outputs.is_empty() {
         let outputs: Vec<_> = log.outputs.iter().map(ToString::to_string).collect();
         arguments.push(("--log-outputs", outputs.join(",")));

@@ -24,6 +24,9 @@ pub fn node_id(peer_url: &NodeUrl, token: &Token) -> u64 {
 /// What the id of a node's cluster can be. Who joins one is told its founders, and may stand among them without being one.
 pub(super) fn possible_clusters(settings: &NodeSettings) -> Vec<u128> {
     let NodeSettings { cluster, token, peer_url, state, .. } = settings;
+    if let ClusterState::Given { cluster, .. } = state {
+        return vec![*cluster];
+    }
     let mut possible = vec![cluster_id(cluster, token)];
     if *state != ClusterState::New {
         let others = cluster.members().iter().filter(|member| member.peer_url != *peer_url).cloned();
@@ -33,7 +36,7 @@ pub(super) fn possible_clusters(settings: &NodeSettings) -> Vec<u128> {
 }
 
 /// The id of a cluster as the etcd API shows it, where ids have 64 bits.
-pub(super) fn shown_cluster(cluster: u128) -> u64 {
+pub(crate) fn shown_cluster(cluster: u128) -> u64 {
     let bytes = cluster.to_le_bytes();
     let (low, high) = bytes.split_at(8);
     let half = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);

@@ -8,6 +8,7 @@ mod embedded;
 mod etcd;
 mod ids;
 mod mark;
+mod members;
 mod metrics;
 #[cfg(feature = "etcd")]
 mod process;
@@ -31,7 +32,9 @@ pub(crate) use embedded::restore;
 pub use etcd::EtcdNode;
 #[cfg(feature = "etcd")]
 pub(crate) use etcd::connect;
+pub(crate) use ids::shown_cluster;
 pub use ids::{cluster_id, node_id};
+pub use members::{Change, MemberUrls, Members};
 
 /// A node that a replica has started.
 #[async_trait]
@@ -58,6 +61,19 @@ pub trait ManagedNode: fmt::Debug + Send + Sync {
 
     /// Writes the node's metrics. An etcd has its own, on `/metrics` of its client URL.
     fn metrics(&self, page: &mut Page);
+
+    /// The members of the cluster, if this node leads.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if nobody answers.
+    async fn members(&self) -> Result<Option<Members>>;
+
+    /// Makes a change of the members, and returns the id of the one that it has taken in. An embedded node makes it only if the members are those
+    /// that were seen, and it leads.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]: it was not made, look again; [`Error::InvalidArgument`] if it cannot be made; [`Error::UnknownOutcome`]: look again.
+    async fn change(&self, seen: &Members, change: Change) -> Result<Option<u64>>;
 
     /// Stops the node in good order and waits until its ports and directory are free. Stopping twice is fine.
     async fn stop(&self);

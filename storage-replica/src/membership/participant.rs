@@ -1,0 +1,544 @@
+//! A replica that takes part: it finds its cluster or founds it, tells that it lives, and has a node when the leader gives it one.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use storage_core::{Error, Result, Store};
+use tokio::{sync::watch, task::JoinHandle};
+
+use super::{
+    ask::Answering,
+    cluster_id::ClusterId,
+    decide::NodeId,
+    founding,
+    identity::{Identity, NodeIdentity, ReplicaDir},
+    lead::Lead,
+    locate::{Located, Search, locate},
+    switching::Switching,
+    table::{Contents, ReplicaRow, Table},
+};
+use crate::{
+    admin::Admin,
+    config::{Bootstrap, ClusterState, Engine, Growing, InitialCluster, Member, NodeSettings, NodeUrl},
+    node::{self, ManagedNode, shown_cluster},
+};
+
+/// The least time that a call of the table may take.
+const CALLS_WITHIN: Duration = Duration::from_secs(2);
+/// How long an own node may take to say which cluster it is of.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
+/// A replica that takes part in a cluster that grows by itself.
+#[derive(Debug)]
+pub(crate) struct Participant {
+    shared: Arc<Shared>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What its tasks and its handles share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) growing: Growing,
+    dir: Arc<Mutex<ReplicaDir>>,
+    store: Arc<Switching>,
+    own: Mutex<Option<Own>>,
+    /// What it does or waits for, for people.
+    state: Mutex<String>,
+    stop: watch::Sender<bool>,
+    /// Why it cannot go on.
+    failed: watch::Sender<Option<String>>,
+}
+
+/// The node of this replica, and a store by it.
+#[derive(Clone, Debug)]
+struct Own {
+    node: Arc<dyn ManagedNode>,
+    store: Arc<dyn Store>,
+}
+
+impl Participant {
+    /// Takes the directory of the replica and begins.
+    pub(crate) async fn start(growing: Growing) -> Result<Self> {
+        let dir = ReplicaDir::open(&growing.data_dir, growing.replica.id)?;
+        let own = std::slice::from_ref(&growing.replica.client_url);
+        let client = node::connect(own, &growing.client_tls).await?;
+        let store = Arc::new(Switching::new(client.capabilities().clone()));
+        let _ = client.close().await;
+        let shared = Arc::new(Shared {
+            growing,
+            dir: Arc::new(Mutex::new(dir)),
+            store,
+            own: Mutex::default(),
+            state: Mutex::new("looks for its cluster".to_owned()),
+            stop: watch::channel(false).0,
+            failed: watch::channel(None).0,
+        });
+        let takes_part = tokio::spawn(Taking::new(Arc::clone(&shared)).run());
+        let leads = tokio::spawn(lead(Arc::clone(&shared)));
+        Ok(Self { shared, tasks: Mutex::new(vec![takes_part, leads]) })
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.shared.store) as Arc<dyn Store>
+    }
+
+    pub(crate) fn node(&self) -> Option<Arc<dyn ManagedNode>> {
+        self.shared.node()
+    }
+
+    /// What it does or waits for, for people.
+    pub(crate) fn state(&self) -> String {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until it cannot go on.
+    pub(crate) async fn stopped(&self) -> Result<()> {
+        let mut failed = self.shared.failed.subscribe();
+        match failed.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(reason)) => Err(Error::corrupt(reason.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Stops its node and its tasks. It remains a member, and is live again when it is started.
+    pub(crate) async fn stop(&self) {
+        self.shared.stop.send_replace(true);
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            let _ = task.await;
+        }
+        if let Some(node) = self.shared.node() {
+            node.stop().await;
+        }
+    }
+}
+
+impl Drop for Participant {
+    fn drop(&mut self) {
+        self.shared.stop.send_replace(true);
+    }
+}
+
+impl Shared {
+    fn node(&self) -> Option<Arc<dyn ManagedNode>> {
+        self.own().map(|own| own.node)
+    }
+
+    fn own(&self) -> Option<Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn identity(&self) -> Identity {
+        self.dir.lock().unwrap_or_else(PoisonError::into_inner).identity().clone()
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Identity) -> T) -> Result<T> {
+        self.dir.lock().unwrap_or_else(PoisonError::into_inner).change(change)
+    }
+
+    fn say(&self, state: &str) {
+        let mut now = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if *now != state {
+            tracing::info!(replica = self.growing.replica.id, "{state}");
+            state.clone_into(&mut now);
+        }
+    }
+
+    pub(super) fn calls_within(&self) -> Duration {
+        self.growing.timing.heartbeat().max(CALLS_WITHIN)
+    }
+
+    /// Ends when it is told to stop.
+    async fn stopping(&self) {
+        let mut stop = self.stop.subscribe();
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+}
+
+/// Decides and acts while the own node leads, beside the heartbeats, which a slow change must not hold up.
+async fn lead(shared: Arc<Shared>) {
+    let mut lead = Lead::new(shared.growing.clone());
+    loop {
+        tokio::select! {
+            () = shared.stopping() => return,
+            looked = look_after(&shared, &mut lead) => if let Err(error) = looked {
+                tracing::debug!(%error, "this node cannot look after the members now");
+            },
+        }
+        tokio::select! {
+            () = shared.stopping() => return,
+            () = tokio::time::sleep(shared.growing.timing.heartbeat()) => {}
+        }
+    }
+}
+
+async fn look_after(shared: &Shared, lead: &mut Lead) -> Result<()> {
+    let (Some(own), Some(cluster)) = (shared.own(), shared.identity().cluster) else { return Ok(()) };
+    let shown = shown_by(&shared.growing, cluster).await?;
+    let table = Table::new(own.store, shown, shared.growing.token.clone(), shared.calls_within());
+    lead.once(&*own.node, &table).await
+}
+
+/// The id of the cluster, as the API of the own node shows it: an etcd makes its own.
+async fn shown_by(growing: &Growing, cluster: ClusterId) -> Result<u64> {
+    match growing.engine {
+        Engine::Embedded => Ok(shown_cluster(cluster.0)),
+        Engine::Etcd => Ok(own_status(growing).await?.0),
+    }
+}
+
+/// The cluster and the id of the own etcd, as it says itself.
+async fn own_status(growing: &Growing) -> Result<(u64, NodeId)> {
+    let own = std::slice::from_ref(&growing.replica.client_url);
+    let admin = Admin::with_tls(own, ANSWERS_WITHIN, &growing.client_tls)?;
+    let answer = admin.status().await.pop().map(|(_, answer)| answer);
+    let info = answer.unwrap_or_else(|| Err(Error::unavailable("it does not answer")))?;
+    Ok((info.cluster, info.id))
+}
+
+/// The task that takes part.
+struct Taking {
+    shared: Arc<Shared>,
+    answering: Option<Answering>,
+    /// The way by the nodes of others.
+    located: Option<Located>,
+    /// The cluster that this replica founds is in the table.
+    is_announced: bool,
+    beat: u64,
+    /// Another incarnation's row, and since when its heartbeat has been the same.
+    predecessor: Option<((u64, u64), Instant)>,
+    ended: watch::Sender<Option<String>>,
+}
+
+impl Taking {
+    fn new(shared: Arc<Shared>) -> Self {
+        let ended = watch::channel(None).0;
+        Self { shared, answering: None, located: None, is_announced: false, beat: 0, predecessor: None, ended }
+    }
+
+    async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        loop {
+            let done = tokio::select! {
+                () = shared.stopping() => break,
+                done = self.once() => done,
+            };
+            match done {
+                Ok(()) => {}
+                // What passes is tried again.
+                Err(error) if error.is_retryable() || error.may_be_applied() => shared.say(&format!("waits: {error}")),
+                Err(error) => drop(shared.failed.send_replace(Some(error.to_string()))),
+            }
+            tokio::select! {
+                () = shared.stopping() => break,
+                () = tokio::time::sleep(shared.growing.timing.heartbeat()) => {}
+            }
+        }
+        if let Some(answering) = self.answering.take() {
+            answering.stop().await;
+        }
+    }
+
+    async fn once(&mut self) -> Result<()> {
+        self.look_after_node().await?;
+        let identity = self.shared.identity();
+        let Some(cluster) = identity.cluster else { return self.seek().await };
+        let (table, contents) = self.read(cluster).await?;
+        if let Some(node) = identity.node
+            && contents.nodes.get(&node.id).is_some_and(|row| row.is_gone)
+        {
+            return self.give_up_node().await;
+        }
+        self.tell(&table, &contents).await?;
+        if identity.node.is_none()
+            && let Some(id) = contents.node_of_incarnation(identity.replica, identity.incarnation)
+        {
+            // On stable storage before the first message of the node.
+            self.shared.change(|identity| {
+                identity.node = Some(NodeIdentity { id, founds: false, has_run: false });
+            })?;
+            self.start_node().await?;
+        }
+        self.say_what_it_is(&contents);
+        Ok(())
+    }
+
+    /// Starts the node that there is to be, and sees to one that has ended.
+    async fn look_after_node(&mut self) -> Result<()> {
+        let ended = self.ended.borrow().clone();
+        if let Some(reason) = ended {
+            // An etcd ends when its cluster has removed it.
+            let identity = self.shared.identity();
+            if let (Some(node), Some(cluster), Engine::Etcd) =
+                (identity.node, identity.cluster, self.shared.growing.engine)
+            {
+                self.located = None;
+                let gone = match self.read_by_others(cluster).await {
+                    Ok((_, contents)) => contents.nodes.get(&node.id).is_some_and(|row| row.is_gone),
+                    Err(_) => false,
+                };
+                if gone {
+                    self.give_up_node().await?;
+                    return Ok(());
+                }
+            }
+            return Err(Error::corrupt(format!("the node has stopped: {reason}")));
+        }
+        if self.shared.identity().node.is_some() && self.shared.node().is_none() {
+            self.start_node().await?;
+        }
+        Ok(())
+    }
+
+    /// Looks for a cluster, and founds one if that is what this replica was told to do.
+    async fn seek(&mut self) -> Result<()> {
+        let growing = &self.shared.growing;
+        let others = match locate(growing, None, self.shared.calls_within()).await? {
+            Search::Found(located) => {
+                self.shared.change(|identity| identity.cluster = Some(located.cluster))?;
+                self.shared.say(&format!("has found cluster {}", located.cluster));
+                self.located = Some(located);
+                if let Some(answering) = self.answering.take() {
+                    answering.stop().await;
+                }
+                return Ok(());
+            }
+            Search::Nothing(others) if others.is_empty() => String::new(),
+            Search::Nothing(others) => format!("; {}", others.join("; ")),
+        };
+        match growing.bootstrap {
+            Bootstrap::Join => {
+                self.shared.say(&format!("waits for its cluster: no node of it answers{others}"));
+                Ok(())
+            }
+            Bootstrap::New if others.is_empty() => {
+                founding::become_founder(&self.shared.dir, ClusterId::mint()?)?;
+                self.start_node().await
+            }
+            Bootstrap::New => Err(Error::invalid_argument(format!("there are nodes already{others}"))),
+            Bootstrap::Quorum => {
+                if self.answering.is_none() {
+                    let (own, token) = (&growing.replica, growing.token.clone());
+                    self.answering = Some(Answering::start(own, token, Arc::clone(&self.shared.dir)).await?);
+                }
+                if let Some(waits) = founding::try_quorum(growing, &self.shared.dir).await? {
+                    self.shared.say(&format!("waits for its cluster: {waits}{others}"));
+                    return Ok(());
+                }
+                if let Some(answering) = self.answering.take() {
+                    answering.stop().await;
+                }
+                self.start_node().await
+            }
+        }
+    }
+
+    /// The table, by the own node or else by those of others.
+    async fn read(&mut self, cluster: ClusterId) -> Result<(Table, Contents)> {
+        let Some(own) = self.shared.own() else { return self.read_by_others(cluster).await };
+        match self.read_by_own(own.store, cluster).await {
+            Ok(read) => Ok(read),
+            Err(error) => {
+                // It may be cut off, or a member no more.
+                self.located = None;
+                self.read_by_others(cluster).await.map_err(|_| error)
+            }
+        }
+    }
+
+    async fn read_by_own(&mut self, store: Arc<dyn Store>, cluster: ClusterId) -> Result<(Table, Contents)> {
+        let growing = &self.shared.growing;
+        let (shown, id) = match growing.engine {
+            Engine::Embedded => (shown_cluster(cluster.0), None),
+            Engine::Etcd => own_status(growing).await.map(|(shown, id)| (shown, Some(id)))?,
+        };
+        let table = Table::new(store, shown, growing.token.clone(), self.shared.calls_within());
+        if let Some(own) = self.shared.identity().node.filter(|node| node.founds && !self.is_announced) {
+            let id = id.unwrap_or(own.id);
+            self.shared.change(|identity| identity.node = Some(NodeIdentity { id, ..own }))?;
+            table.found(cluster).await?;
+            let Identity { replica, incarnation, .. } = self.shared.identity();
+            if !table.assign(id, replica, incarnation).await? {
+                return Err(Error::corrupt(format!("node {id:x} stands in the table as that of another replica")));
+            }
+            self.is_announced = true;
+        }
+        let contents = table.read().await?;
+        Ok((table, contents))
+    }
+
+    async fn read_by_others(&mut self, cluster: ClusterId) -> Result<(Table, Contents)> {
+        let growing = &self.shared.growing;
+        if self.located.is_none() {
+            match locate(growing, Some(cluster), self.shared.calls_within()).await? {
+                Search::Found(located) => {
+                    if self.shared.node().is_none() {
+                        self.shared.store.switch(Some(Arc::clone(&located.store)));
+                    }
+                    self.located = Some(located);
+                }
+                Search::Nothing(others) => {
+                    let others = if others.is_empty() { String::new() } else { format!(": {}", others.join("; ")) };
+                    return Err(Error::unavailable(format!("no node of cluster {cluster} answers{others}")));
+                }
+            }
+        }
+        let Some(Located { shown, store, endpoints, .. }) = &self.located else {
+            return Err(Error::unavailable("the cluster has not been found"));
+        };
+        let table = Table::new(Arc::clone(store), *shown, growing.token.clone(), self.shared.calls_within());
+        match table.read().await {
+            Ok(contents) => {
+                let running: BTreeSet<NodeUrl> = contents.running().into_values().collect();
+                if !running.is_empty() && running != endpoints.iter().cloned().collect() {
+                    // Nodes have come or gone: the next time all are looked for.
+                    self.located = None;
+                }
+                Ok((table, contents))
+            }
+            Err(error) => {
+                self.located = None;
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes the heartbeat.
+    async fn tell(&mut self, table: &Table, contents: &Contents) -> Result<()> {
+        let Identity { replica, incarnation, .. } = self.shared.identity();
+        if let Some(row) = contents.replicas.get(&replica) {
+            if row.incarnation == incarnation {
+                self.beat = self.beat.max(row.beat);
+            } else if !self.has_ended(row) {
+                return Ok(());
+            }
+        }
+        self.beat += 1;
+        let runs_node = self.shared.node().is_some();
+        let row = ReplicaRow::of(&self.shared.growing.replica, incarnation, self.beat, runs_node);
+        if !table.beat(replica, row, contents).await? {
+            tracing::debug!(replica, "another has written the row of this replica");
+        }
+        Ok(())
+    }
+
+    /// Whether the process of an earlier data directory of this replica is gone: its heartbeat stands still. Two processes with one id would
+    /// take each other's place for ever.
+    fn has_ended(&mut self, row: &ReplicaRow) -> bool {
+        let seen = (row.incarnation, row.beat);
+        let now = Instant::now();
+        match &self.predecessor {
+            Some((before, since)) if *before == seen => {
+                now.duration_since(*since) >= self.shared.growing.timing.heartbeat() * 3
+            }
+            before => {
+                if before.is_some() {
+                    self.shared
+                        .say(&format!("waits: another process runs as replica {}", self.shared.growing.replica.id));
+                }
+                self.predecessor = Some((seen, now));
+                false
+            }
+        }
+    }
+
+    async fn start_node(&mut self) -> Result<()> {
+        let identity = self.shared.identity();
+        let (Some(own), Some(cluster)) = (identity.node, identity.cluster) else { return Ok(()) };
+        let shared = Arc::clone(&self.shared);
+        let growing = &shared.growing;
+        let (name, peer_url) = (growing.replica.name.clone(), growing.replica.peer_url.clone());
+        let mut members = vec![Member { name: name.clone(), peer_url: peer_url.clone() }];
+        if growing.engine == Engine::Etcd && !own.founds && !own.has_run {
+            members.extend(self.other_members(cluster).await?);
+        }
+        let data_dir = self.shared.dir.lock().unwrap_or_else(PoisonError::into_inner).node_dir();
+        let settings = NodeSettings {
+            name,
+            token: growing.token.clone(),
+            client_url: growing.replica.client_url.clone(),
+            peer_url,
+            cluster: InitialCluster::new(members).map_err(Error::invalid_argument)?,
+            state: ClusterState::Given { cluster: cluster.0, node: own.id, founds: own.founds },
+            tls: growing.replica.tls.clone(),
+            data_dir: data_dir.clone(),
+            engine: growing.engine,
+            etcd_program: growing.etcd_program.clone(),
+            log: growing.log.clone(),
+        };
+        fs::create_dir_all(&data_dir).map_err(Error::unavailable)?;
+        let node = node::start(settings).await?;
+        self.shared.change(|identity| identity.node = Some(NodeIdentity { has_run: true, ..own }))?;
+        tracing::info!(replica = identity.replica, node = format!("{:x}", own.id), %cluster, "this replica has a node");
+        self.ended = watch::channel(None).0;
+        let (ended, watched) = (self.ended.clone(), Arc::clone(&node));
+        tokio::spawn(async move {
+            if let Err(error) = watched.stopped().await {
+                ended.send_replace(Some(error.to_string()));
+            }
+        });
+        let store = self.store_by(&*node).await?;
+        self.shared.store.switch(Some(Arc::clone(&store)));
+        *self.shared.own.lock().unwrap_or_else(PoisonError::into_inner) = Some(Own { node, store });
+        Ok(())
+    }
+
+    /// A store by the own node. An etcd that does not vote yet serves nobody: then those of others do.
+    async fn store_by(&self, node: &dyn ManagedNode) -> Result<Arc<dyn Store>> {
+        let growing = &self.shared.growing;
+        if growing.engine == Engine::Embedded {
+            return node.store().await;
+        }
+        let own = growing.replica.client_url.clone();
+        let others = self.located.iter().flat_map(|located| &located.endpoints).filter(|url| **url != own).cloned();
+        let urls: Vec<_> = std::iter::once(own.clone()).chain(others).collect();
+        node::connect(&urls, &growing.client_tls).await
+    }
+
+    /// The members that an etcd which joins has to be told: those that run have told their names.
+    async fn other_members(&mut self, cluster: ClusterId) -> Result<Vec<Member>> {
+        let shared = Arc::clone(&self.shared);
+        let growing = &shared.growing;
+        if self.located.is_none() {
+            self.read_by_others(cluster).await?;
+        }
+        let endpoints = self.located.as_ref().map(|located| located.endpoints.clone()).unwrap_or_default();
+        let admin = Admin::with_tls(&endpoints, self.shared.calls_within(), &growing.client_tls)?;
+        let members = admin.members().await?.into_iter().filter_map(|member| {
+            let peer_url = member.peer_urls.first()?.parse().ok()?;
+            Some(Member { name: member.name, peer_url })
+        });
+        Ok(members.filter(|member| member.peer_url != growing.replica.peer_url).collect())
+    }
+
+    /// The node is a member no more. Its data are of no use, and its id is never used again.
+    async fn give_up_node(&mut self) -> Result<()> {
+        self.shared.store.switch(None);
+        let own = self.shared.own.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(own) = own {
+            own.node.stop().await;
+        }
+        self.ended = watch::channel(None).0;
+        self.located = None;
+        let was = self.shared.identity().node.map_or(0, |node| node.id);
+        tracing::info!(
+            replica = self.shared.growing.replica.id,
+            node = format!("{was:x}"),
+            "the cluster has removed this node"
+        );
+        self.shared.dir.lock().unwrap_or_else(PoisonError::into_inner).give_up_node()
+    }
+
+    fn say_what_it_is(&self, contents: &Contents) {
+        let identity = self.shared.identity();
+        self.shared.say(&match identity.node {
+            Some(node) => format!("takes part with node {:x}", node.id),
+            None if contents.leaving.contains(&identity.replica) => "has left its cluster".to_owned(),
+            None => "takes part without a node: it is a spare".to_owned(),
+        });
+    }
+}

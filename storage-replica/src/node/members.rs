@@ -1,0 +1,184 @@
+//! The members of a cluster as its leader sees and changes them, whatever its engine.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use storage_core::{Error, Result};
+use storage_embedded::{ConditionalChange, Member, Node, ObservedMembers};
+
+use crate::{
+    admin::{Admin, MemberInfo},
+    config::{NodeSettings, NodeUrl},
+    membership::decide::{Changes, NodeId},
+};
+
+/// How long a change of members may take: a joint one needs two rounds.
+const CHANGES_WITHIN: Duration = Duration::from_secs(10);
+/// How long a member may take to answer how it is.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
+/// The members, as the leader sees them at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Members {
+    /// The leader.
+    pub leader: NodeId,
+    /// The term in which it leads.
+    pub term: u64,
+    /// The set of voters; during a joint change both sets.
+    pub voter_sets: Vec<BTreeSet<NodeId>>,
+    /// Those that do not vote.
+    pub learners: BTreeSet<NodeId>,
+    /// Whether a majority has this.
+    pub is_committed: bool,
+    /// How far the leader is.
+    pub last_index: u64,
+    /// How far each other member is known to be.
+    pub matched: BTreeMap<NodeId, u64>,
+    /// How long ago each other member has acknowledged something.
+    pub acknowledged: BTreeMap<NodeId, Duration>,
+    /// Where each is.
+    pub urls: BTreeMap<NodeId, MemberUrls>,
+    /// How they can be changed.
+    pub changes: Changes,
+    observed: Option<ObservedMembers>,
+}
+
+/// Where a member is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemberUrls {
+    /// Its name; empty until an etcd has started.
+    pub name: String,
+    /// Where the other nodes reach it.
+    pub peer: String,
+}
+
+/// A change of the members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Take in a node that does not vote, with an id that was never used.
+    AddLearner {
+        /// The name of the node.
+        name: String,
+        /// Where the other nodes reach it.
+        peer_url: NodeUrl,
+    },
+    /// Make these the voters.
+    SetVoters(BTreeSet<NodeId>),
+    /// Remove members that do not vote.
+    RemoveLearners(BTreeSet<NodeId>),
+    /// Let another voter lead.
+    HandOver(NodeId),
+}
+
+impl Members {
+    /// All voters, during a joint change those of both sets.
+    pub fn voters(&self) -> BTreeSet<NodeId> {
+        self.voter_sets.iter().flatten().copied().collect()
+    }
+}
+
+pub(super) fn of_embedded(node: &Node, observed: ObservedMembers) -> Members {
+    let voters: BTreeSet<_> = observed.voter_sets.iter().flatten().copied().collect();
+    let urls = observed
+        .members
+        .iter()
+        .map(|(id, member)| (*id, MemberUrls { name: member.name.clone(), peer: member.peer_address.clone() }));
+    Members {
+        leader: node.id(),
+        term: observed.term(),
+        voter_sets: observed.voter_sets.clone(),
+        learners: observed.members.keys().copied().filter(|id| !voters.contains(id)).collect(),
+        is_committed: observed.is_committed,
+        last_index: observed.last_log_index,
+        matched: observed.matched.clone(),
+        acknowledged: observed.acknowledged.clone(),
+        urls: urls.collect(),
+        changes: Changes::Joint,
+        observed: Some(observed),
+    }
+}
+
+pub(super) async fn change_embedded(node: &Node, seen: &Members, change: Change) -> Result<Option<u64>> {
+    let Some(observed) = &seen.observed else {
+        return Err(Error::invalid_argument("these are the members of another engine"));
+    };
+    let (id, change) = match change {
+        Change::AddLearner { name, peer_url } => {
+            // Shown to clients of etcd, whose ids have 63 bits. Among so many numbers none comes twice.
+            let id = fastrand::u64(1..i64::MAX.cast_unsigned());
+            let member = Member { name, peer_address: peer_url.authority(), client_url: String::new() };
+            (Some(id), ConditionalChange::AddLearner { id, member })
+        }
+        Change::SetVoters(voters) => (None, ConditionalChange::SetVoters(voters)),
+        Change::RemoveLearners(ids) => (None, ConditionalChange::RemoveLearners(ids)),
+        Change::HandOver(to) => return node.transfer_leadership(to, CHANGES_WITHIN).await.map(|()| None),
+    };
+    node.change_if(observed, change, CHANGES_WITHIN).await.map(|()| id)
+}
+
+/// The members of an etcd, if this one leads.
+pub(super) async fn of_etcd(settings: &NodeSettings) -> Result<Option<Members>> {
+    let tls = settings.tls.client();
+    let own = Admin::with_tls(std::slice::from_ref(&settings.client_url), ANSWERS_WITHIN, &tls)?;
+    let (_, status) = own.status().await.remove(0);
+    let status = status?;
+    if status.leader != Some(status.id) {
+        return Ok(None);
+    }
+    let members = own.members().await?;
+    let asked = members.iter().filter(|member| member.id != status.id).map(|member| async {
+        let url: NodeUrl = member.client_urls.first()?.parse().ok()?;
+        let admin = Admin::with_tls(&[url], ANSWERS_WITHIN, &tls).ok()?;
+        let (_, answer) = admin.status().await.pop()?;
+        let answer = answer.ok()?;
+        // One that follows another leader, or none, has not heard of this one.
+        let follows = answer.id == member.id && answer.cluster == status.cluster && answer.leader == Some(status.id);
+        follows.then_some((member.id, answer.log_index))
+    });
+    let matched: BTreeMap<_, _> = futures::future::join_all(asked).await.into_iter().flatten().collect();
+    let (learners, voters): (Vec<&MemberInfo>, Vec<_>) = members.iter().partition(|member| member.is_learner);
+    let urls = members.iter().map(|member| {
+        let peer = member.peer_urls.first().cloned().unwrap_or_default();
+        (member.id, MemberUrls { name: member.name.clone(), peer })
+    });
+    Ok(Some(Members {
+        leader: status.id,
+        term: status.term,
+        voter_sets: vec![voters.into_iter().map(|member| member.id).collect()],
+        learners: learners.into_iter().map(|member| member.id).collect(),
+        is_committed: true,
+        last_index: status.log_index,
+        acknowledged: matched.keys().map(|id| (*id, Duration::ZERO)).collect(),
+        matched,
+        urls: urls.collect(),
+        changes: Changes::Single,
+        observed: None,
+    }))
+}
+
+pub(super) async fn change_etcd(settings: &NodeSettings, seen: &Members, change: Change) -> Result<Option<u64>> {
+    let admin = Admin::with_tls(std::slice::from_ref(&settings.client_url), CHANGES_WITHIN, &settings.tls.client())?;
+    match change {
+        Change::AddLearner { peer_url, .. } => admin.add(&peer_url).await.map(|member| Some(member.id)),
+        Change::RemoveLearners(ids) => {
+            for id in ids {
+                admin.remove(id).await?;
+            }
+            Ok(None)
+        }
+        Change::SetVoters(voters) => {
+            let before = seen.voters();
+            for id in voters.difference(&before) {
+                admin.promote(*id).await?;
+            }
+            for id in before.difference(&voters) {
+                admin.remove(*id).await?;
+            }
+            Ok(None)
+        }
+        Change::HandOver(to) => admin.move_leader(to).await.map(|()| None),
+    }
+}
