@@ -2,6 +2,8 @@
 
 mod certs;
 mod check;
+#[cfg(feature = "etcd")]
+mod cluster;
 mod config;
 mod copy;
 mod data;
@@ -38,6 +40,9 @@ pub(crate) enum Command {
     Status(status::Status),
     #[command(subcommand)]
     Member(member::Command),
+    #[cfg(feature = "etcd")]
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     #[command(subcommand)]
     Snapshot(snapshot::Command),
     Ping(ping::Ping),
@@ -61,6 +66,8 @@ pub(crate) fn run(command: Command) -> Outcome {
             Command::Copy(arguments) => copy::run(&arguments).await,
             Command::Status(arguments) => status::run(&arguments).await,
             Command::Member(command) => member::run(&command).await,
+            #[cfg(feature = "etcd")]
+            Command::Cluster(command) => cluster::run(&command).await,
             Command::Snapshot(command) => snapshot::run(&command).await,
             Command::Ping(arguments) => ping::run(&arguments).await,
             Command::Check(arguments) => check::run(&arguments).await,

@@ -5,7 +5,7 @@ use std::{io::Write as _, time::Duration};
 use anyhow::anyhow;
 use storage_replica::{
     Replica,
-    config::{Log, LogFormat, LogOutput, Settings},
+    config::{Growing, Log, LogFormat, LogOutput, Settings},
 };
 use tokio::time::Instant;
 
@@ -23,6 +23,37 @@ pub(super) async fn run(settings: Settings, patience: Option<Duration>) -> Outco
     let place = place(&settings);
     let replica = Replica::launch(settings).await?;
     voice.say(&place);
+    until_told_to_end(replica, patience, voice, &mut signals).await
+}
+
+/// The same for a replica of a cluster that grows by itself. It waits for its cluster as long as it takes.
+#[cfg(feature = "etcd")]
+pub(super) async fn grow(growing: Growing) -> Outcome {
+    let mut signals = Signals::new()?;
+    let voice = Voice::new(&growing.log);
+    let place = format!(
+        "replica {} takes part in a cluster that grows by itself ({}), with its data in {}",
+        growing.replica.id,
+        growing.engine,
+        growing.data_dir.display()
+    );
+    let replica = Replica::grow(growing).await?;
+    voice.say(&place);
+    until_told_to_end(replica, None, voice, &mut signals).await
+}
+
+/// A build without the client of etcd.
+#[cfg(not(feature = "etcd"))]
+pub(super) async fn grow(_: Growing) -> Outcome {
+    Err(Failure::Missing(anyhow!("a cluster that grows by itself needs a build with the cargo feature `etcd`")))
+}
+
+async fn until_told_to_end(
+    replica: Replica,
+    patience: Option<Duration>,
+    voice: Voice,
+    signals: &mut Signals,
+) -> Outcome {
     if let Some(monitor) = replica.monitor() {
         voice.say(&format!("metrics and health are at http://{}", monitor.address()));
     }
@@ -149,6 +180,9 @@ async fn keep_looking(replica: &Replica, voice: Voice) {
 
 async fn waiting(replica: &Replica, since: Duration, error: &::storage::Error) -> String {
     let seconds = since.as_secs();
+    if let Some(doing) = replica.doing() {
+        return format!("waiting for {seconds} s: this replica {doing}: {error}");
+    }
     if replica.node().is_none() {
         return format!("waiting for {seconds} s: the nodes of the other replicas do not serve yet: {error}");
     }
