@@ -97,7 +97,11 @@ impl Cluster {
         }
     }
 
-    fn prepare(spec: ServerSpec, count: usize, options: ClusterOptions) -> Result<Self, ServerError> {
+    /// Reserves ports and folders for `count` servers, none of which runs yet: for clusters that grow. See [`Cluster::restart`].
+    ///
+    /// # Errors
+    /// [`ServerError::Io`] if there is no folder or no port to be had.
+    pub fn prepare(spec: ServerSpec, count: usize, options: ClusterOptions) -> Result<Self, ServerError> {
         let parent = options.parent_dir.clone().unwrap_or_else(env::temp_dir);
         let prefix = format!("{}-", spec.name());
         let dir = tempfile::Builder::new()
