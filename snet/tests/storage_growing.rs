@@ -276,7 +276,7 @@ fn a_replica_with_another_token_is_not_taken_in() {
 #[test]
 fn a_node_of_another_cluster_at_the_address_of_a_replica_is_not_mixed_in() {
     let mut replicas = first_of(3);
-    let url = |port| format!("http://127.0.0.1:{}", replicas.cluster.node(1).unwrap().port(port).unwrap());
+    let url = |port: &str| format!("http://127.0.0.1:{}", replicas.cluster.node(1).unwrap().port(port).unwrap());
     let (client, peer, dir) = (url("client"), url("peer"), tempfile::tempdir().unwrap());
     let mut foreign = std::process::Command::new(env!("CARGO_BIN_EXE_snet"))
         .current_dir(dir.path())
@@ -292,7 +292,7 @@ fn a_node_of_another_cluster_at_the_address_of_a_replica_is_not_mixed_in() {
             "--peer-url",
             &peer,
         ])
-        .args(["--initial-cluster", &format!("f={peer}")])
+        .args(["--initial-cluster", format!("f={peer}").as_str()])
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
         .spawn()

@@ -331,3 +331,31 @@ line 19: there is no key `loglevel`, did you mean `log_level`?
         "line 1: no node is started, so `payment_channel_storage_client` needs `endpoints`, the client URLs of nodes\n"
     );
 }
+
+#[test]
+fn a_table_membership_makes_each_replica_one_that_may_have_a_node() {
+    use storage_replica::config::{Bootstrap, Timing};
+    let rows: String = (1..=2)
+        .map(|id| {
+            format!(
+                "[[replicas]]\nid = {id}\nnode_name = \"r{id}\"\nclient_url = \"http://a:{id}\"\npeer_url = \"http://b:{id}\"\n"
+            )
+        })
+        .collect();
+    let text = format!("token = \"t\"\n[membership]\ndead_after = \"10s\"\n{rows}");
+    let (config, warnings) = parse(&text).unwrap();
+    assert_eq!(warnings, [], "an even number is no matter here");
+    assert!(config.grows());
+    let growing = config.growing(2, Bootstrap::Join).unwrap();
+    assert_eq!((growing.replica.id, growing.replicas.len(), growing.replica.name.as_str()), (2, 2, "r2"));
+    assert_eq!(growing.timing, Timing { dead_after: Duration::from_secs(10), ..Timing::default() });
+    assert_eq!(growing.timing.heartbeat(), Duration::from_secs(1));
+    assert!(config.growing(3, Bootstrap::Join).unwrap_err().contains("no replica 3"));
+    assert_eq!("quorum".parse(), Ok(Bootstrap::Quorum));
+    assert!("qorum".parse::<Bootstrap>().unwrap_err().contains("only join, new and quorum, did you mean `quorum`?"));
+
+    let wrong = said(&text.replace("dead_after", "dead_aftr"));
+    assert!(wrong.contains("there is no key `dead_aftr`") && wrong.contains("dead_after"), "{wrong}");
+    let without = text.replace("[membership]\ndead_after = \"10s\"\n", "");
+    assert!(said(&without).contains("does not say whether it starts a node"), "{}", said(&without));
+}
