@@ -132,7 +132,7 @@ fn name_row(id: u64) -> String {
     format!("{NAME_ROW}{id}")
 }
 
-fn client_urls_row(id: u64) -> String {
+pub(crate) fn client_urls_row(id: u64) -> String {
     format!("{CLIENT_URLS_ROW}{id}")
 }
 

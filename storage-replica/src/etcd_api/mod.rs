@@ -11,7 +11,7 @@
 //! - A snapshot has the format of the embedded engine.
 
 mod check;
-mod cluster;
+pub(crate) mod cluster;
 mod context;
 mod error;
 mod health;

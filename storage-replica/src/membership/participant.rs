@@ -206,6 +206,8 @@ struct Taking {
     answering: Option<Answering>,
     /// The way by the nodes of others.
     located: Option<Located>,
+    /// The nodes that ran when it was looked for.
+    running: BTreeSet<NodeUrl>,
     /// The cluster that this replica founds is in the table.
     is_announced: bool,
     beat: u64,
@@ -217,7 +219,16 @@ struct Taking {
 impl Taking {
     fn new(shared: Arc<Shared>) -> Self {
         let ended = watch::channel(None).0;
-        Self { shared, answering: None, located: None, is_announced: false, beat: 0, predecessor: None, ended }
+        Self {
+            shared,
+            answering: None,
+            located: None,
+            running: BTreeSet::new(),
+            is_announced: false,
+            beat: 0,
+            predecessor: None,
+            ended,
+        }
     }
 
     async fn run(mut self) {
@@ -387,16 +398,16 @@ impl Taking {
                 }
             }
         }
-        let Some(Located { shown, store, endpoints, .. }) = &self.located else {
+        let Some(Located { shown, store, .. }) = &self.located else {
             return Err(Error::unavailable("the cluster has not been found"));
         };
         let table = Table::new(Arc::clone(store), *shown, growing.token.clone(), self.shared.calls_within());
         match table.read().await {
             Ok(contents) => {
                 let running: BTreeSet<NodeUrl> = contents.running().into_values().collect();
-                if !running.is_empty() && running != endpoints.iter().cloned().collect() {
+                if running != self.running {
                     // Nodes have come or gone: the next time all are looked for.
-                    self.located = None;
+                    (self.running, self.located) = (running, None);
                 }
                 Ok((table, contents))
             }

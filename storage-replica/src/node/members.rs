@@ -11,6 +11,7 @@ use storage_embedded::{ConditionalChange, Member, Node, ObservedMembers};
 use crate::{
     admin::{Admin, MemberInfo},
     config::{NodeSettings, NodeUrl},
+    etcd_api::cluster::client_urls_row,
     membership::decide::{Changes, NodeId},
 };
 
@@ -116,7 +117,15 @@ pub(super) async fn change_embedded(node: &Node, seen: &Members, change: Change)
         Change::RemoveLearners(ids) => (None, ConditionalChange::RemoveLearners(ids)),
         Change::HandOver(to) => return node.transfer_leadership(to, CHANGES_WITHIN).await.map(|()| None),
     };
-    node.change_if(observed, change, CHANGES_WITHIN).await.map(|()| id)
+    node.change_if(observed, change, CHANGES_WITHIN).await?;
+    // What removed members have told of themselves stays nobody's.
+    let Some(after) = node.observe_members() else { return Ok(id) };
+    for gone in observed.members.keys().filter(|member| !after.members.contains_key(member)) {
+        if let Err(error) = node.delete_row(client_urls_row(*gone), CHANGES_WITHIN).await {
+            tracing::info!(%error, node = format!("{gone:x}"), "a removed member's client URLs stay in the table");
+        }
+    }
+    Ok(id)
 }
 
 /// The members of an etcd, if this one leads.
