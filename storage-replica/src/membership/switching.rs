@@ -37,6 +37,17 @@ impl Switching {
         }
     }
 
+    /// What a way says that has ended under a call: this store has not.
+    fn passes<T>(&self, answer: Result<T>) -> Result<T> {
+        match answer {
+            Err(Error::Closed) => {
+                self.now()?;
+                Err(Error::unavailable("this replica goes another way to its cluster from now on"))
+            }
+            answer => answer,
+        }
+    }
+
     fn now(&self) -> Result<Arc<dyn Store>> {
         match &*self.now.read().unwrap_or_else(PoisonError::into_inner) {
             State::Open(store) => Ok(Arc::clone(store)),
@@ -53,27 +64,27 @@ impl Store for Switching {
     }
 
     async fn get(&self, key: &Key, options: ReadOptions) -> Result<Option<Entry>> {
-        self.now()?.get(key, options).await
+        self.passes(self.now()?.get(key, options).await)
     }
 
     async fn get_many(&self, keys: &[Key], options: ReadOptions) -> Result<Vec<Option<Entry>>> {
-        self.now()?.get_many(keys, options).await
+        self.passes(self.now()?.get_many(keys, options).await)
     }
 
     async fn scan(&self, prefix: &[u8], options: ScanOptions) -> Result<Page> {
-        self.now()?.scan(prefix, options).await
+        self.passes(self.now()?.scan(prefix, options).await)
     }
 
     async fn commit(&self, txn: Txn, options: WriteOptions) -> Result<Outcome> {
-        self.now()?.commit(txn, options).await
+        self.passes(self.now()?.commit(txn, options).await)
     }
 
     async fn watch(&self, prefix: &[u8], options: WatchOptions) -> Result<WatchStream> {
-        self.now()?.watch(prefix, options).await
+        self.passes(self.now()?.watch(prefix, options).await)
     }
 
     async fn ping(&self, options: ReadOptions) -> Result<()> {
-        self.now()?.ping(options).await
+        self.passes(self.now()?.ping(options).await)
     }
 
     async fn close(&self) -> Result<()> {
@@ -85,5 +96,32 @@ impl Store for Switching {
             State::Open(store) => store.close().await,
             State::None | State::Closed => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storage_core::{MemoryStore, StoreExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_goes_another_way_and_is_closed_by_its_owner_alone() {
+        let (key, memory) = (Key::new("a").unwrap(), MemoryStore::new());
+        let store = Switching::new(memory.capabilities().clone());
+        assert!(matches!(store.put(&key, "1").await, Err(Error::Unavailable { .. })), "it has no way yet");
+        let first: Arc<dyn Store> = Arc::new(memory.handle());
+        store.switch(Some(Arc::clone(&first)));
+        store.put(&key, "1").await.unwrap();
+        first.close().await.unwrap();
+        assert!(
+            matches!(store.put(&key, "2").await, Err(Error::Unavailable { .. })),
+            "the way has ended, and not the store"
+        );
+        store.switch(Some(Arc::new(memory.handle())));
+        assert_eq!(store.get(&key, ReadOptions::default()).await.unwrap().unwrap().value, "1");
+        store.close().await.unwrap();
+        store.switch(Some(Arc::new(memory.handle())));
+        assert!(matches!(store.get(&key, ReadOptions::default()).await, Err(Error::Closed)));
     }
 }
