@@ -89,6 +89,15 @@ impl OperationId {
 /// Names of writes, owners of locks and reservations must be such ids: two that are equal make one write of two.
 #[must_use]
 pub fn unique_id() -> u128 {
+    // A simulation repeats.
+    #[cfg(simulated)]
+    return fastrand::u128(..);
+    #[cfg(not(simulated))]
+    from_the_system()
+}
+
+#[cfg(not(simulated))]
+fn from_the_system() -> u128 {
     let mut bytes = [0; 16];
     match getrandom::fill(&mut bytes) {
         Ok(()) => u128::from_le_bytes(bytes),

@@ -11,6 +11,7 @@ mod command;
 #[doc(hidden)]
 pub mod disk;
 mod error;
+mod host;
 mod local;
 mod log;
 pub mod mvcc;
@@ -25,6 +26,8 @@ mod store;
 pub mod tls;
 mod url;
 
+#[cfg(simulated)]
+pub use host::simulated;
 pub use local::LocalCluster;
 pub use log::{LogMetrics, SYNC_BUCKETS};
 pub use network::{message::MembershipChange, token::ClusterToken};

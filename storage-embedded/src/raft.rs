@@ -7,6 +7,7 @@ use openraft::impls::leader_id_std::LeaderId;
 
 use crate::state_machine::Applied;
 
+#[cfg(not(simulated))]
 openraft::declare_raft_types!(
     /// The types that the engine gives to openraft. Terms are standard Raft's: at most one leader in each.
     pub(crate) TypeConfig:
@@ -15,6 +16,18 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = Member,
         LeaderId = LeaderId<Self::Term, Self::NodeId>,
+);
+
+#[cfg(simulated)]
+openraft::declare_raft_types!(
+    /// The same, with a runtime whose random numbers can be repeated.
+    pub(crate) TypeConfig:
+        D = Proposal,
+        R = Applied,
+        NodeId = u64,
+        Node = Member,
+        LeaderId = LeaderId<Self::Term, Self::NodeId>,
+        AsyncRuntime = crate::host::simulated::Runtime,
 );
 
 pub(crate) type Entry = openraft::alias::EntryOf<TypeConfig>;

@@ -1,4 +1,4 @@
-//! `cargo xtask setup | test | ci | tidy | bench | soak`: everything that a newcomer or CI runs
+//! `cargo xtask setup | test | ci | tidy | bench | soak | simulate`: everything that a newcomer or CI runs
 
 mod bench;
 mod ci;
@@ -6,6 +6,7 @@ mod features;
 mod report;
 mod run;
 mod setup;
+mod simulate;
 mod soak;
 mod steps;
 mod test;
@@ -54,6 +55,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Simulate clusters of the embedded engine, a seed each, with everything that can go wrong: the program `simulate`, with all
+    /// arguments passed on
+    Simulate {
+        /// Arguments of `simulate`; `cargo xtask simulate -- --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -64,6 +72,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::tidy(),
         Command::Bench { args } => bench::bench(&args),
         Command::Soak { args } => soak::soak(&args),
+        Command::Simulate { args } => simulate::simulate(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -126,6 +126,17 @@ impl SimDisk {
         Self(Arc::new(Mutex::new(state)))
     }
 
+    /// The disk as the next process finds it if this one is killed now: with all that was written, durable or not, and no locks. What
+    /// this process does with its own is lost.
+    #[cfg(simulated)]
+    #[must_use]
+    pub fn outlive(&self) -> Self {
+        let mut state = self.0.lock().clone();
+        state.locks.clear();
+        state.faults.clear();
+        Self(Arc::new(Mutex::new(state)))
+    }
+
     /// Another disk with the same contents, durable or not, without faults.
     #[must_use]
     pub fn fork(&self) -> Self {

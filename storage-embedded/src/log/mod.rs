@@ -21,6 +21,8 @@ mod raft;
 mod record;
 mod recovery;
 mod segment;
+#[cfg(simulated)]
+mod simulated;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,8 @@ use std::time::Duration;
 pub(crate) use data_dir::DataDir;
 pub(crate) use error::LogError;
 pub use metrics::{LogMetrics, SYNC_BUCKETS};
+#[cfg(simulated)]
+pub(crate) use simulated::hash;
 pub(crate) use store::Log;
 
 /// How a log is kept.
@@ -47,6 +51,9 @@ pub(crate) struct LogOptions {
     pub(crate) idle_mark: Duration,
     /// The seed of the segments' nonces: none, for every purpose except a simulation.
     pub(crate) seed: Option<u64>,
+    /// The machine, for a simulation: then a task writes in the background.
+    #[cfg(simulated)]
+    pub(crate) machine: Option<crate::host::Machine>,
 }
 
 impl Default for LogOptions {
@@ -57,6 +64,8 @@ impl Default for LogOptions {
             background: true,
             idle_mark: Duration::from_secs(1),
             seed: None,
+            #[cfg(simulated)]
+            machine: None,
         }
     }
 }

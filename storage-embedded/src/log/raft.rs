@@ -45,6 +45,12 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        #[cfg(simulated)]
+        if crate::simulated::is_planted(crate::simulated::Flaw::UnsyncedVote) {
+            self.shared().write_lazily(&Record::Vote(*vote))?;
+            self.shared().index.write().summary.vote = Some(*vote);
+            return Ok(());
+        }
         self.shared().write(&Record::Vote(*vote)).await?;
         self.shared().index.write().summary.vote = Some(*vote);
         Ok(())

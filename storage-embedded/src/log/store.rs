@@ -44,7 +44,7 @@ struct Owner {
 #[derive(Debug)]
 pub(super) struct Shared {
     writer: Mutex<Writer>,
-    queue: Mutex<Queue>,
+    pub(super) queue: Mutex<Queue>,
     pub(super) index: RwLock<Index>,
     work: Condvar,
     inline: AtomicBool,
@@ -52,6 +52,8 @@ pub(super) struct Shared {
     failure: watch::Sender<Option<Stopped>>,
     directory: Arc<Directory>,
     counters: Counters,
+    #[cfg(simulated)]
+    pub(super) machine: Option<super::simulated::Writing>,
 }
 
 impl Log {
@@ -102,7 +104,11 @@ impl Log {
             failure: watch::Sender::new(None),
             directory,
             counters: Counters::default(),
+            #[cfg(simulated)]
+            machine: options.machine.clone().map(super::simulated::Writing::new),
         });
+        #[cfg(simulated)]
+        let options = &super::simulated::begin(&shared, options);
         let threads = if options.background { Shared::spawn(&shared, options, dir)? } else { Vec::new() };
         Ok(Self(Arc::new(Owner { shared, threads: Mutex::new(threads), dir: Mutex::new(None) })))
     }
@@ -151,6 +157,8 @@ impl Owner {
         let shared = &self.shared;
         let first = !std::mem::replace(&mut shared.queue.lock().closing, true);
         shared.work.notify_all();
+        #[cfg(simulated)]
+        shared.ask();
         shared.directory.close();
         for thread in self.threads.lock().drain(..) {
             // A thread that panicked has nothing more to say.
@@ -205,10 +213,14 @@ impl Shared {
                 index.push(entry, None);
             }
             drop(index);
+            #[cfg(simulated)]
+            let done = super::simulated::told_early(done);
             queue.notify(done);
             queue.bytes > MAX_QUEUED_BYTES
         };
         if self.inline() {
+            #[cfg(simulated)]
+            self.disk_takes().await;
             return self.flush();
         }
         if overfull { self.durable().await } else { self.wake() }
@@ -271,12 +283,16 @@ impl Shared {
     fn wake(&self) -> Result<(), Stopped> {
         self.queue.lock().wanted = true;
         self.work.notify_one();
+        #[cfg(simulated)]
+        self.ask();
         Ok(())
     }
 
     /// Returns when all that was pushed so far is durable.
     async fn durable(&self) -> Result<(), Stopped> {
         if self.inline() {
+            #[cfg(simulated)]
+            self.disk_takes().await;
             return self.flush();
         }
         let (sender, receiver) = oneshot::channel();

@@ -1,7 +1,7 @@
 //! The connection on which a replica hands its users' calls to the leader: many at a time, answered in any order.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     io,
     sync::{
         Arc,
@@ -41,7 +41,8 @@ pub(crate) struct Caller {
 #[derive(Debug, Default)]
 struct Waiting {
     next: AtomicU64,
-    replies: Mutex<Option<HashMap<u64, oneshot::Sender<Reply>>>>,
+    /// In order, so that they hear of it in the order in which they called.
+    replies: Mutex<Option<BTreeMap<u64, oneshot::Sender<Reply>>>>,
 }
 
 impl Caller {
@@ -49,7 +50,7 @@ impl Caller {
     pub(crate) async fn open(address: &str, hello: Hello, context: Arc<PeerContext>) -> io::Result<Self> {
         let Connection { reader, writer } = context.connected(connect(address, hello, &context.security)).await?;
         let (queue, calls) = mpsc::channel(QUEUED_CALLS);
-        let waiting = Arc::new(Waiting { next: AtomicU64::new(0), replies: Mutex::new(Some(HashMap::new())) });
+        let waiting = Arc::new(Waiting { next: AtomicU64::new(0), replies: Mutex::new(Some(BTreeMap::new())) });
         let mut tasks = JoinSet::new();
         let (write_ended, read_ended) = (CloseOnDrop(waiting.clone()), CloseOnDrop(waiting.clone()));
         tasks.spawn(async move {

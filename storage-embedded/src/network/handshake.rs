@@ -13,8 +13,7 @@
 use std::{io, time::Duration};
 
 use bytes::{BufMut, Bytes};
-use socket2::{SockRef, TcpKeepalive};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     frame::{FrameReader, put_frame},
@@ -25,6 +24,7 @@ use super::{
 use crate::{
     Refusal,
     codec::{DecodeError, Decoded, Reader, put_bytes},
+    host::{self, TcpStream},
 };
 
 /// How long connecting and the handshake may take together, on both sides. A peer that connects and says nothing costs no more than this.
@@ -163,11 +163,7 @@ async fn greet(connection: &mut Connection, hello: &Hello, Security { token, .. 
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENCE_TIMEOUT / 2).with_interval(SILENCE_TIMEOUT / 4))?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(SILENCE_TIMEOUT))?;
-    Ok(())
+    host::watch_for_silence(stream, SILENCE_TIMEOUT)
 }
 
 /// Answers a greeting. `check` says what is wrong with it, or with who sends it, if anything.

@@ -3,10 +3,9 @@
 use std::{fmt, io, net::SocketAddr, sync::Arc};
 
 use storage_core::Result;
-use tokio::net::TcpStream;
 
 use super::{stream::Stream, token::ClusterToken};
-use crate::{Refusal, Refusals, tls::TlsFiles};
+use crate::{Refusal, Refusals, host::TcpStream, tls::TlsFiles};
 
 /// What a node demands of the others and proves to them.
 #[derive(Debug)]

@@ -5,7 +5,6 @@ use std::{future::Future, io, sync::Arc};
 use futures::{FutureExt, StreamExt, stream};
 use openraft::{alias::SnapshotOf, async_runtime::watch::WatchReceiver, errors::Fatal};
 use tokio::{
-    net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
     task::JoinSet,
 };
@@ -22,6 +21,7 @@ use super::{
 };
 use crate::{
     Refusal,
+    host::{TcpListener, TcpStream, blocking},
     node::Raft,
     raft::TypeConfig,
     snapshot::{SnapshotFile, SnapshotStore},
@@ -212,11 +212,6 @@ impl<A: AnswerCalls> Server<A> {
 
 fn put_frame_of_append(out: &mut Vec<u8>, answer: &openraft::raft::StreamAppendResult<TypeConfig>) {
     put_frame(out, |out| put_append_result(out, answer));
-}
-
-/// Works with the disk where that may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 fn fatal(error: Fatal<TypeConfig>) -> io::Error {

@@ -6,13 +6,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWriteExt, ReadBuf},
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
-};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+
+use crate::host::{OwnedReadHalf, OwnedWriteHalf, TcpStream};
 
 /// A connection that is not divided yet.
 #[derive(Debug)]

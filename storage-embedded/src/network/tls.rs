@@ -5,7 +5,6 @@
 
 use std::{io, sync::Arc};
 
-use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsAcceptor, TlsConnector,
     rustls::{
@@ -22,6 +21,7 @@ use super::{
 };
 use crate::{
     Refusal,
+    host::TcpStream,
     tls::{Loaded, Reloading, TlsFiles, refusal_of, words},
 };
 

@@ -6,6 +6,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 use super::handshake::Hello;
+use crate::host;
 
 /// A secret that all nodes of a cluster have in common. It is neither sent nor shown.
 ///
@@ -35,7 +36,7 @@ pub(crate) type Challenge = [u8; CHALLENGE_BYTES];
 /// A challenge from the system's source of randomness.
 pub(crate) fn challenge() -> std::io::Result<Challenge> {
     let mut challenge = [0; CHALLENGE_BYTES];
-    getrandom::fill(&mut challenge).map_err(std::io::Error::other)?;
+    host::fill_random(&mut challenge)?;
     Ok(challenge)
 }
 

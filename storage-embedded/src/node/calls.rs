@@ -1,6 +1,6 @@
 //! How a call of this replica's users gets to the leader, wherever that is, and through a change of leaders.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use openraft::{alias::WatchReceiverOf, async_runtime::watch::WatchReceiver, metrics::RaftServerMetrics};
@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Node, leader::Claim};
 use crate::{
     command::{Command, Request},
+    host,
     mvcc::LeaseLife,
     network::{
         calls::Caller,
@@ -34,7 +35,7 @@ type ServerMetrics = WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>;
 
 /// Open connections for calls to other nodes, by address.
 #[derive(Debug, Default)]
-pub(crate) struct Callers(Mutex<HashMap<String, Caller>>);
+pub(crate) struct Callers(Mutex<BTreeMap<String, Caller>>);
 
 /// What is known of a call that has not ended yet.
 #[derive(Debug, Default)]
@@ -155,7 +156,7 @@ impl Node {
             return Ok(());
         }
         // From the system, since two processes with the same nonce would share the session, and the answers in it.
-        let nonce = getrandom::u64().unwrap_or_else(|_| fastrand::u64(..));
+        let nonce = host::random_u64();
         let command = Command::OpenSession { nonce }.encode();
         match self.write(command, &mut Trace::patient(patience), deadline, timeout).await {
             Ok(Applied::Session(id)) => {

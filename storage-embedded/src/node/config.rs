@@ -32,6 +32,9 @@ pub struct NodeConfig {
     pub election: std::ops::Range<Duration>,
     /// How many entries of the log may be applied until a snapshot is written and the log before it can go.
     pub snapshot_every: u64,
+    /// The machine that the node is on.
+    #[cfg(simulated)]
+    pub machine: crate::simulated::Machine,
 }
 
 /// How many entries are kept behind a snapshot, so that a node which was away for a moment is sent the log rather than a whole snapshot.
@@ -52,6 +55,8 @@ impl NodeConfig {
             heartbeat: Duration::from_millis(150),
             election: Duration::from_millis(350)..Duration::from_millis(700),
             snapshot_every: 500_000,
+            #[cfg(simulated)]
+            machine: crate::simulated::Machine::default(),
         }
     }
 
@@ -89,6 +94,8 @@ impl NodeConfig {
             install_snapshot_timeout: 600_000,
             ..openraft::Config::default()
         };
+        #[cfg(simulated)]
+        let config = self.machine.adjust(config);
         config.validate().map_err(|error| Error::invalid_argument(format!("the timing of the node: {error}")))
     }
 }

@@ -5,9 +5,11 @@
 //! callers who do not come, everybody loses. So it waits for as many writes as were under way when the last batch was answered,
 //! no longer than it pays, and seldom after it has been in vain. See docs/decisions/0003-engine.md.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
+
+use crate::host;
 
 /// How many writes are appended together at the most: what one append to a follower can carry.
 const BATCH_WRITES: usize = 1024;
@@ -49,7 +51,7 @@ impl Gather {
                 return;
             }
             // The timer of the runtime is too coarse. Others of the node's tasks run meanwhile, and the sockets are read.
-            tokio::task::yield_now().await;
+            host::breathe().await;
             drain(batch, queue);
         }
         self.misses = 0;

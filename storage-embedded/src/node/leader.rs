@@ -214,6 +214,14 @@ async fn answer(
 async fn confirm(raft: Raft, mut queue: mpsc::Receiver<Waiter>) {
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, QUEUED_WRITES).await > 0 {
+        #[cfg(simulated)]
+        if crate::simulated::is_planted(crate::simulated::Flaw::UnconfirmedRead) && raft.is_leader() {
+            let index = raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index);
+            for waiter in waiting.drain(..) {
+                let _ = waiter.send(Reply::ReadIndex(index));
+            }
+            continue;
+        }
         let reply = match raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(read) => Reply::ReadIndex(read.index()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Reply::NotLeader,

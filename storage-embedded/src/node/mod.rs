@@ -282,6 +282,16 @@ impl Node {
         }
     }
 
+    #[cfg(simulated)]
+    pub(crate) fn log(&self) -> &crate::log::Log {
+        &self.0.log
+    }
+
+    #[cfg(simulated)]
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.0.raft
+    }
+
     /// This replica's own state.
     pub(crate) fn state(&self) -> &SharedState {
         &self.0.state

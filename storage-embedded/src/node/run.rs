@@ -1,20 +1,20 @@
 //! The life of a node: it is put together, runs on a thread of its own, and is taken down in order.
 
-use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use openraft::{ServerState, async_runtime::watch::WatchReceiver};
 use storage_core::{Error, Result};
 use tokio::{
-    net::TcpListener,
-    runtime::{Builder, Handle},
+    runtime::Handle,
     sync::{oneshot, watch},
     task::JoinSet,
 };
 
 use super::{Inner, Node, NodeConfig, Raft, Stopped, calls::Callers, leader::Leader, sessions::Sessions};
 use crate::{
-    disk::RealDisk,
+    disk::Disk,
     error::{from_file, from_log},
+    host::{self, TcpListener},
     log::{DataDir, Log, LogOptions},
     network::{
         peer::{PeerContext, Peers},
@@ -24,9 +24,6 @@ use crate::{
     snapshot::SnapshotStore,
     state_machine::{SharedState, StateMachine},
 };
-
-/// How long a node that stops waits for its last file operations (a snapshot that is being written) before it leaves them behind.
-const LAST_WORK: Duration = Duration::from_secs(5);
 
 /// Everything of a running node that its handles share.
 struct Parts {
@@ -47,23 +44,7 @@ pub(super) async fn start(config: NodeConfig, listener: Option<std::net::TcpList
     let (stopping, stop) = watch::channel(false);
     let (stopped, is_stopped) = watch::channel(None);
     let (started, parts) = oneshot::channel();
-    thread::Builder::new()
-        .name(format!("storage-node-{id}"))
-        .spawn(move || {
-            let reason = match Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => {
-                    let reason = runtime.block_on(run(config, listener, raft_config, started, stop));
-                    runtime.shutdown_timeout(LAST_WORK);
-                    reason
-                }
-                Err(error) => {
-                    let _ = started.send(Err(Error::unavailable(error)));
-                    Stopped::Asked
-                }
-            };
-            stopped.send_replace(Some(reason));
-        })
-        .map_err(Error::unavailable)?;
+    apart(Work { config, listener, raft_config, started, stop }, stopped)?;
     let parts = parts.await.unwrap_or(Err(Error::Closed))?;
     Ok(Node(Arc::new(Inner {
         id,
@@ -83,13 +64,48 @@ pub(super) async fn start(config: NodeConfig, listener: Option<std::net::TcpList
     })))
 }
 
-async fn run(
+/// What a node begins with.
+struct Work {
     config: NodeConfig,
     listener: Option<std::net::TcpListener>,
     raft_config: Arc<openraft::Config>,
     started: oneshot::Sender<Result<Parts>>,
-    mut stop: watch::Receiver<bool>,
-) -> Stopped {
+    stop: watch::Receiver<bool>,
+}
+
+/// Runs a node on a thread and runtime of its own, and tells when it has stopped.
+#[cfg(not(simulated))]
+fn apart(work: Work, stopped: watch::Sender<Option<Stopped>>) -> Result<()> {
+    /// How long a node that stops waits for its last file operations (a snapshot that is being written) before it leaves them behind.
+    const LAST_WORK: std::time::Duration = std::time::Duration::from_secs(5);
+    std::thread::Builder::new()
+        .name(format!("storage-node-{}", work.config.id))
+        .spawn(move || {
+            let reason = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => {
+                    let reason = runtime.block_on(run(work));
+                    runtime.shutdown_timeout(LAST_WORK);
+                    reason
+                }
+                Err(error) => {
+                    let _ = work.started.send(Err(Error::unavailable(error)));
+                    Stopped::Asked
+                }
+            };
+            stopped.send_replace(Some(reason));
+        })
+        .map_err(Error::unavailable)?;
+    Ok(())
+}
+
+/// Runs a node as a task of the simulated machine that it is on.
+#[cfg(simulated)]
+fn apart(work: Work, stopped: watch::Sender<Option<Stopped>>) -> Result<()> {
+    tokio::task::spawn_local(async move { stopped.send_replace(Some(run(work).await)) });
+    Ok(())
+}
+
+async fn run(Work { config, listener, raft_config, started, mut stop }: Work) -> Stopped {
     let mut tasks = JoinSet::new();
     let parts = match assemble(&config, listener, raft_config, &mut tasks).await {
         Ok(parts) => parts,
@@ -126,18 +142,18 @@ async fn assemble(
     tasks: &mut JoinSet<()>,
 ) -> Result<Parts> {
     let listener = match listener {
-        Some(listener) => listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)),
-        None => TcpListener::bind(&config.listen).await,
+        Some(listener) => host::listener(listener),
+        None => TcpListener::bind(&*config.listen).await,
     };
     let listener =
         listener.map_err(|error| Error::unavailable(format!("cannot listen on {}: {error}", config.listen)))?;
     let address = listener.local_addr().map_err(Error::unavailable)?;
     let security = Security::new(config.token.clone(), config.tls.as_ref())?;
-    let disk = Arc::new(RealDisk);
+    let (disk, log) = machine(config);
     let dir = DataDir::open(disk.clone(), &config.data_dir, config.cluster, config.id).map_err(from_log)?;
     let machine = StateMachine::open(disk, config.data_dir.join("snapshots")).map_err(from_file)?;
     // Last, since it begins a new segment: a node that cannot start leaves its directory as it was.
-    let log = Log::open(dir, &LogOptions::default()).map_err(from_log)?;
+    let log = Log::open(dir, &log).map_err(from_log)?;
     let (state, snapshots) = (machine.shared(), machine.snapshots());
     let peers = Arc::new(PeerContext::new(config.cluster, config.id, security));
     let raft =
@@ -154,6 +170,24 @@ async fn assemble(
             .map_err(|error| Error::invalid_argument(format!("the founding members: {error}")))?;
     }
     Ok(Parts { address, raft, state, snapshots, log, leader, peers, runtime: Handle::current() })
+}
+
+/// The disk of the machine, and how the log is kept on it.
+#[cfg(not(simulated))]
+fn machine(_: &NodeConfig) -> (Arc<dyn Disk>, LogOptions) {
+    (Arc::new(crate::disk::RealDisk), LogOptions::default())
+}
+
+/// The disk of the simulated machine, and how the log is kept on it.
+#[cfg(simulated)]
+fn machine(config: &NodeConfig) -> (Arc<dyn Disk>, LogOptions) {
+    let machine = config.machine.clone();
+    let log = LogOptions {
+        segment_bytes: machine.segment_bytes(),
+        cache_bytes: machine.cache_bytes(),
+        ..LogOptions::default()
+    };
+    (Arc::new(machine.disk()), LogOptions { machine: Some(machine), seed: Some(host::random_u64()), ..log })
 }
 
 /// Chooses how the log is synced. On a leader with followers a thread does it, so that entries travel meanwhile; otherwise

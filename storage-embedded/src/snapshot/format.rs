@@ -29,7 +29,7 @@ use crate::{
         put_stored_membership, stored_membership,
     },
     disk::DiskFile,
-    mvcc,
+    host, mvcc,
     raft::SnapshotMeta,
     state_machine::{Applied, Change, Counts, Digest, History, Record, Session, Tables, outcome, own_key, put_outcome},
 };
@@ -439,7 +439,7 @@ impl<'a> Writer<'a> {
     /// Sleeps for as long as it worked since it slept last, so that a snapshot takes half of a core and of a disk at most.
     fn rest(&mut self) {
         if self.offset > CHUNK_BYTES as u64 {
-            std::thread::sleep(self.began.elapsed());
+            host::rest(self.began.elapsed());
         }
         self.began = Instant::now();
     }

@@ -15,11 +15,12 @@ use openraft::{
     alias::SnapshotOf,
     storage::{EntryResponder, RaftStateMachine},
 };
-use tokio::{sync::watch, task::spawn_blocking};
+use tokio::sync::watch;
 
 use super::{Applied, SharedState, State, Tables, shared::Replica};
 use crate::{
     disk::Disk,
+    host::blocking,
     raft::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig},
     snapshot::{SnapshotFile, SnapshotStore},
 };
@@ -71,6 +72,10 @@ fn replica(meta: SnapshotMeta, tables: Tables) -> Replica {
 impl Replica {
     fn apply(&mut self, entry: &Entry) -> Applied {
         self.last_applied = Some(entry.log_id);
+        #[cfg(simulated)]
+        if crate::simulated::is_planted(crate::simulated::Flaw::RandomState) {
+            self.state.disturb(fastrand::u64(..));
+        }
         match &entry.payload {
             EntryPayload::Blank => Applied::Nothing,
             EntryPayload::Normal(proposal) => self.state.apply_proposal(entry.log_id.index, proposal),
@@ -138,7 +143,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
         let (snapshots, shared, meta) = (self.snapshots.clone(), self.shared.clone(), meta.clone());
-        let index = spawn_blocking(move || {
+        let index = blocking(move || {
             let (found, tables) = snapshots.load(&snapshot)?;
             if found.last_log_id != meta.last_log_id {
                 let message = format!("snapshot {} is not the one that was announced", snapshot.path().display());
@@ -151,7 +156,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             // What was there before is dropped here, where that may take its time.
             Ok(index)
         })
-        .await??;
+        .await?;
         self.applied.send_replace(index);
         Ok(())
     }
@@ -178,7 +183,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         let snapshots = self.snapshots.clone();
         let stop = StopOnDrop::default();
         let stopped = stop.0.clone();
-        spawn_blocking(move || snapshots.write(meta, &tables, &|| !stopped.load(Ordering::Relaxed))).await?
+        blocking(move || snapshots.write(meta, &tables, &|| !stopped.load(Ordering::Relaxed))).await
     }
 }
 

@@ -99,11 +99,22 @@ impl State {
         }
     }
 
+    /// Changes what no command has changed, as a state machine with a defect does.
+    #[cfg(simulated)]
+    pub(super) fn disturb(&mut self, by: u64) {
+        self.tables.digest.add(by);
+    }
+
     /// Applies a request unless it was applied before.
     fn once(&mut self, index: u64, request: Option<Request>, apply: impl FnOnce(&mut Self) -> Applied) -> Applied {
         let Some(request) = request else { return apply(self) };
         let Tables { sessions, digest, .. } = &mut self.tables;
         if let Err(answer) = sessions.begin(index, &request, digest) {
+            #[cfg(simulated)]
+            if crate::simulated::is_planted(crate::simulated::Flaw::RepeatedWrite) && answer != Applied::UnknownSession
+            {
+                return apply(self);
+            }
             return answer;
         }
         let answer = apply(self);

@@ -1,4 +1,5 @@
 use std::{
+    fmt,
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -18,7 +19,7 @@ use super::{Action, History, Operation, Outcome, Seen};
 
 /// Writes down what goes through the handles that it wraps. Clones write into the same history.
 ///
-/// All times are of the monotonic clock of this process. An operation is written down when it begins, with an outcome
+/// All times are of the monotonic clock of this process, or of the clock that was given. An operation is written down when it begins, with an outcome
 /// that is unknown, and again when it has ended; so one whose future was dropped, or that is still under way, stands in the
 /// history as what it is. The one lock is held for these two moments (well below a microsecond each), never while a call is under way.
 #[derive(Clone, Debug)]
@@ -26,9 +27,8 @@ pub struct Recorder {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
-    epoch: Instant,
+    clock: Box<dyn Fn() -> u64 + Send + Sync>,
     processes: AtomicU64,
     txns: AtomicU64,
     /// A std mutex: it is held for a push, and never across an await.
@@ -39,9 +39,17 @@ impl Recorder {
     /// An empty history that begins now.
     #[must_use]
     pub fn new() -> Self {
+        let epoch = Instant::now();
+        // Five hundred years fit.
+        Self::with_clock(move || u64::try_from(epoch.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// An empty history whose times are those of a clock in nanoseconds that never goes back: a simulation's.
+    #[must_use]
+    pub fn with_clock(clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         let (processes, txns) = (AtomicU64::new(0), AtomicU64::new(0));
-        let operations = Mutex::default();
-        Self { shared: Arc::new(Shared { epoch: Instant::now(), processes, txns, operations }) }
+        let (clock, operations) = (Box::new(clock), Mutex::default());
+        Self { shared: Arc::new(Shared { clock, processes, txns, operations }) }
     }
 
     /// The store, with everything written down that goes through it. Each call gives a process of its own.
@@ -70,14 +78,19 @@ impl Default for Recorder {
     }
 }
 
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("operations", &self.lock().len()).finish_non_exhaustive()
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Vec<Operation>> {
         self.operations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> u64 {
-        // Five hundred years fit.
-        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        (self.clock)()
     }
 
     /// Writes down operations that begin.

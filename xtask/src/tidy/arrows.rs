@@ -18,7 +18,7 @@ const KIT: &[&str] = &["storage-testkit"];
 
 /// ARCHITECTURE.md has the drawing. What is not here is forbidden: nothing depends on `snet` or `xtask`, no backend knows
 /// another, and the product knows nothing of the test kit.
-const ALLOWED: [Allowed; 13] = [
+const ALLOWED: [Allowed; 14] = [
     allow("storage-core", &[], &[]),
     allow("storage-etcd", CORE, KIT),
     allow("storage-consul", CORE, KIT),
@@ -34,6 +34,7 @@ const ALLOWED: [Allowed; 13] = [
         &[],
         &["storage-core", "payment-channels", "storage-testkit", "storage-etcd", "storage-consul", "storage-zk"],
     ),
+    allow("simulation", &["storage-core", "storage-embedded", "storage-testkit"], &[]),
     allow("bench", &["storage-core", "storage", "payment-channels", "storage-testkit", "storage-replica"], &[]),
     allow(
         "snet",
