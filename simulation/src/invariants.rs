@@ -56,13 +56,13 @@ impl Invariants {
     /// What does not hold.
     pub(crate) fn look(&mut self, id: u64, life: u64, node: &Node, trace: &Trace) -> Result<(), String> {
         let probe = node.probe();
-        let before = self.seen.get(&id).filter(|seen| seen.life == life);
-        if before.is_some_and(|seen| seen.probe == probe) {
+        if self.seen.get(&id).is_some_and(|seen| seen.life == life && seen.probe == probe) {
             return Ok(());
         }
+        let before = self.seen.remove(&id).filter(|seen| seen.life == life);
         let Probe { role, vote, committed, applied, digest, .. } = &probe;
         trace.say(format_args!("n{id} {role:?} vote {vote:?} committed {committed:?} applied {applied:?} {digest:x}"));
-        if let Some(seen) = before
+        if let Some(seen) = &before
             && seen.probe.committed > probe.committed
         {
             return Err(format!(
@@ -70,7 +70,7 @@ impl Invariants {
                 seen.probe.committed
             ));
         }
-        let mut checked = before.map_or(0, |seen| seen.checked);
+        let mut checked = before.as_ref().map_or(0, |seen| seen.checked);
         self.leader(id, &probe)?;
         self.vote(id, &probe)?;
         if let Some((last, _)) = probe.committed {
@@ -89,7 +89,7 @@ impl Invariants {
             {
                 return Err(format!("node {id} has applied {index} of term {term}, and {known:?} was committed"));
             }
-            let moved = before.is_none_or(|seen| seen.probe.applied != probe.applied);
+            let moved = before.is_none_or(|seen: Seen| seen.probe.applied != probe.applied);
             if moved {
                 match self.states.get(&index) {
                     Some(state) if *state != probe.digest => {

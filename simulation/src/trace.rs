@@ -37,7 +37,7 @@ impl Trace {
         let mut line = self.line.borrow_mut();
         line.clear();
         // Writing to a string does not fail.
-        let _ = fmt::write(&mut line, format_args!("{:>6} {what}", self.tick.get()));
+        let _ = fmt::write(&mut *line, format_args!("{:>6} {what}", self.tick.get()));
         self.feed(line.as_bytes());
         self.lines.set(self.lines.get() + 1);
         if self.shown {

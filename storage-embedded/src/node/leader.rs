@@ -217,9 +217,7 @@ async fn confirm(raft: Raft, mut queue: mpsc::Receiver<Waiter>) {
         #[cfg(simulated)]
         if crate::simulated::is_planted(crate::simulated::Flaw::UnconfirmedRead) && raft.is_leader() {
             let index = raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index);
-            for waiter in waiting.drain(..) {
-                let _ = waiter.send(Reply::ReadIndex(index));
-            }
+            answer_all(waiting.drain(..).map(|waiter| (waiter, Reply::ReadIndex(index))).collect());
             continue;
         }
         let reply = match raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
