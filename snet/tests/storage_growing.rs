@@ -126,6 +126,7 @@ fn two_replicas_that_are_cut_off_from_each_other_found_nothing_until_they_are_a_
 
 /// Wherever it is killed, there is one cluster in the end.
 #[test]
+#[ignore = "slow: cargo test -p snet --features etcd --test storage_growing -- --ignored --test-threads 1 --nocapture"]
 fn a_founder_that_is_killed_after_its_promises_or_after_it_has_founded_is_the_founder_still() {
     for after in ["proposed", "node"] {
         let mut replicas = Replicas::new(3, "embedded");
@@ -150,6 +151,7 @@ fn a_founder_that_is_killed_after_its_promises_or_after_it_has_founded_is_the_fo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: cargo test -p snet --features etcd --test storage_growing -- --ignored --test-threads 1 --nocapture"]
 async fn a_dead_voter_is_replaced_by_a_spare_and_stays_without_one() {
     let mut replicas = three_of(4);
     let report = replicas
@@ -317,6 +319,7 @@ fn a_node_of_another_cluster_at_the_address_of_a_replica_is_not_mixed_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: cargo test -p snet --features etcd --test storage_growing -- --ignored --test-threads 1 --nocapture"]
 async fn a_leader_that_is_killed_in_a_change_leaves_one_that_the_next_leader_ends() {
     let mut replicas = first_of(5);
     for replica in 2..=5 {
@@ -358,6 +361,7 @@ fn two_replicas_that_join_at_once_are_taken_in_by_one_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: cargo test -p snet --features etcd --test storage_growing -- --ignored --test-threads 1 --nocapture"]
 async fn a_leader_that_leaves_hands_over_and_no_call_fails() {
     let mut replicas = three_of(4);
     let mut gone = 0;
@@ -385,6 +389,7 @@ async fn a_leader_that_leaves_hands_over_and_no_call_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: cargo test -p snet --features etcd --test storage_growing -- --ignored --test-threads 1 --nocapture"]
 async fn a_voter_that_stood_still_and_was_replaced_serves_nothing_afterwards() {
     let mut replicas = three_of(4);
     replicas
@@ -411,6 +416,7 @@ async fn a_voter_that_stood_still_and_was_replaced_serves_nothing_afterwards() {
 }
 
 #[test]
+#[ignore = "slow: cargo test -p snet --features etcd --test storage_growing -- --ignored --test-threads 1 --nocapture"]
 fn a_replica_that_flaps_makes_one_change_at_the_most() {
     let mut replicas = three_of(4);
     let shown = replicas.show().unwrap();
@@ -436,6 +442,7 @@ fn a_replica_that_flaps_makes_one_change_at_the_most() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: cargo test -p snet --features etcd --test storage_growing -- --ignored --test-threads 1 --nocapture"]
 async fn the_power_of_all_fails_in_the_middle_of_a_change() {
     let mut image = match Image::create(&std::env::temp_dir()) {
         Ok(image) => image,
@@ -492,6 +499,7 @@ fn a_dry_run_tells_and_does_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: cargo test -p snet --features etcd --test storage_growing -- --ignored --test-threads 1 --nocapture"]
 async fn an_etcd_grows_1_1_3_and_a_killed_and_wiped_member_is_replaced() {
     let mut replicas = Replicas::new(3, "etcd");
     replicas.start(1, "new");

@@ -24,7 +24,7 @@ use crate::common::{snet, stderr};
 pub(crate) const DEADLINE: Duration = Duration::from_secs(150);
 
 /// Who is not heard of for so long is dead: ten heartbeats.
-pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(4);
+pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(6);
 
 /// How each replica begins, as it stands at its next start.
 type Modes = Arc<Mutex<Vec<&'static str>>>;
