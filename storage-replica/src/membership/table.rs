@@ -168,7 +168,7 @@ impl Table {
             }
             Some(("leaving", id)) => drop(contents.leaving.insert(id.parse().ok()?)),
             Some(("node", id)) => {
-                drop(contents.nodes.insert(NodeId::from_str_radix(id, 16).ok()?, decode(entry).ok()?));
+                contents.nodes.insert(NodeId::from_str_radix(id, 16).ok()?, decode(entry).ok()?);
             }
             None if name == "change" => contents.change = decode(entry).ok(),
             None if name == "report" => contents.report = decode(entry).ok(),

@@ -52,7 +52,6 @@ type Committed = BTreeMap<(ClusterId, usize), Entry>;
 
 #[derive(Debug)]
 pub(crate) struct World {
-    seed: u64,
     rng: Rng,
     now: u64,
     replicas: Vec<Replica>,
@@ -74,7 +73,6 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let count = rng.u64(1..=6);
         let mut world = Self {
-            seed,
             now: 0,
             replicas: Vec::new(),
             cut: BTreeSet::new(),
