@@ -161,20 +161,19 @@ async fn a_dead_voter_is_replaced_by_a_spare_and_stays_without_one() {
             let shown = replicas.until("the spare in its place", |shown| {
                 roles(shown, "voter").contains(&4) && roles(shown, "voter").len() == 3 && settled(shown)
             });
-            assert!(!roles(&shown, "voter").contains(&(victim as u64)), "{shown:#}");
+            assert!(!roles(&shown, "voter").contains(&victim), "{shown:#}");
             // Without a spare it stays.
             let second = (1..=4).find(|id| *id != replicas.leader() && *id != victim).unwrap();
             let before = changes(&shown);
             replicas.kill(second);
-            let shown = replicas.until("its death", |shown| replica(shown, second as u64)["state"] == "dead");
+            let shown = replicas.until("its death", |shown| replica(shown, second)["state"] == "dead");
             assert_eq!(roles(&shown, "voter").len(), 3, "{shown:#}");
             stays("nothing is changed without a spare", DEAD_AFTER, || {
                 replicas.show().is_none_or(|shown| changes(&shown) == before)
             });
             // The first comes back, without its node, and takes the place of the second.
             replicas.start(victim, "join");
-            replicas
-                .until("the first is back", |shown| roles(shown, "voter").contains(&(victim as u64)) && settled(shown));
+            replicas.until("the first is back", |shown| roles(shown, "voter").contains(&victim) && settled(shown));
             replicas.start(second, "join");
             replicas.until_count(4, 3);
         })
@@ -210,11 +209,11 @@ async fn a_follower_that_loses_its_disk_comes_back_with_a_new_id() {
         .under_load(async |replicas, _| {
             let victim = (1..=3).find(|id| *id != replicas.leader()).unwrap();
             let before = replicas.show().unwrap();
-            let former = replica(&before, victim as u64)["node"].clone();
+            let former = replica(&before, victim)["node"].clone();
             replicas.wipe(victim);
             replicas.start(victim, "join");
             let shown = replicas.until("it votes again", |shown| {
-                let node = &replica(shown, victim as u64)["node"];
+                let node = &replica(shown, victim)["node"];
                 roles(shown, "voter") == [1, 2, 3] && *node != former && settled(shown)
             });
             assert_eq!(shown["lost_voters"], Value::Array(Vec::new()));
@@ -331,21 +330,21 @@ async fn a_leader_that_is_killed_in_a_change_leaves_one_that_the_next_leader_end
             let leader = leader_of(&before).unwrap();
             let victim = (1..=5).find(|id| *id != leader).unwrap();
             let former = replica(&before, victim)["node"].clone();
-            replicas.wipe(victim as usize);
-            replicas.start(victim as usize, "join");
+            replicas.wipe(victim);
+            replicas.start(victim, "join");
             // As soon as the change that takes it in again is announced.
             replicas.until("the change is announced", |shown| {
                 changes(shown) > changes(&before) + 1
                     && shown["last_change"]["what"].as_str().unwrap().starts_with("make the voters")
             });
-            replicas.kill(leader as usize);
+            replicas.kill(leader);
             replicas.until("the change is ended", |shown| {
                 let node = &replica(shown, victim)["node"];
                 roles(shown, "voter").contains(&victim)
                     && *node != former
                     && leader_of(shown).is_some_and(|now| now != leader)
             });
-            replicas.start(leader as usize, "join");
+            replicas.start(leader, "join");
             replicas.until_count(5, 5);
         })
         .await;
@@ -372,9 +371,9 @@ async fn a_leader_that_leaves_hands_over_and_no_call_fails() {
             let left = snet(&["storage", "cluster", "leave", &gone.to_string(), "--config", file.to_str().unwrap()]);
             assert!(left.status.success(), "{left:?}");
             let shown = replicas.until("it has left", |shown| {
-                replica(shown, gone as u64)["role"] == "left" && roles(shown, "voter").len() == 3 && settled(shown)
+                replica(shown, gone)["role"] == "left" && roles(shown, "voter").len() == 3 && settled(shown)
             });
-            assert_ne!(leader_of(&shown), Some(gone as u64));
+            assert_ne!(leader_of(&shown), Some(gone));
         })
         .await;
     // Calls are sent again by the client, or end by the node that takes over.
@@ -385,7 +384,7 @@ async fn a_leader_that_leaves_hands_over_and_no_call_fails() {
     let undone = ["storage", "cluster", "leave", &gone.to_string(), "--undo", "--config"];
     let file = replicas.config(gone);
     assert!(snet(&[&undone[..], &[file.to_str().unwrap()]].concat()).status.success());
-    replicas.until("it is a spare", |shown| replica(shown, gone as u64)["role"] == "spare");
+    replicas.until("it is a spare", |shown| replica(shown, gone)["role"] == "spare");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -397,20 +396,18 @@ async fn a_voter_that_stood_still_and_was_replaced_serves_nothing_afterwards() {
             let shown = replicas.show().unwrap();
             let leader = replicas.leader();
             let victim = (1..=3).find(|id| *id != leader).unwrap();
-            let former = replica(&shown, victim as u64)["node"].clone();
+            let former = replica(&shown, victim)["node"].clone();
             replicas.cluster.pause(victim - 1).unwrap();
             replicas.until("it is replaced", |shown| {
-                roles(shown, "voter").contains(&4)
-                    && !roles(shown, "voter").contains(&(victim as u64))
-                    && settled(shown)
+                roles(shown, "voter").contains(&4) && !roles(shown, "voter").contains(&victim) && settled(shown)
             });
             replicas.cluster.resume(victim - 1).unwrap();
             // Clients ask it as well: what it answers is in the history.
             let shown = replicas.until("it is a spare", |shown| {
-                let now = replica(shown, victim as u64);
+                let now = replica(shown, victim);
                 now["role"] == "spare" && now["state"] == "live" && now["runs_node"] == false
             });
-            assert_ne!(replica(&shown, victim as u64)["node"], former);
+            assert_ne!(replica(&shown, victim)["node"], former);
         })
         .await;
 }
@@ -421,7 +418,7 @@ fn a_replica_that_flaps_makes_one_change_at_the_most() {
     let mut replicas = three_of(4);
     let shown = replicas.show().unwrap();
     let (before, leader) = (changes(&shown), leader_of(&shown).unwrap());
-    let victim = (1..=3).find(|id| *id != leader).unwrap() as usize;
+    let victim = (1..=3).find(|id| *id != leader).unwrap();
     // Shorter than the threshold: nothing happens.
     for _ in 0..3 {
         replicas.cluster.pause(victim - 1).unwrap();
@@ -433,9 +430,9 @@ fn a_replica_that_flaps_makes_one_change_at_the_most() {
     // Longer: it is replaced once, by a learner that then votes.
     for _ in 0..2 {
         replicas.kill(victim);
-        replicas.until("it is gone", |shown| replica(shown, victim as u64)["state"] == "dead" && settled(shown));
+        replicas.until("it is gone", |shown| replica(shown, victim)["state"] == "dead" && settled(shown));
         replicas.start(victim, "join");
-        replicas.until("it is back", |shown| replica(shown, victim as u64)["state"] == "live");
+        replicas.until("it is back", |shown| replica(shown, victim)["state"] == "live");
     }
     let after = changes(&replicas.until_count(4, 3));
     assert_eq!(after - before, 2, "one that comes, and one change of voters");
@@ -510,8 +507,8 @@ async fn an_etcd_grows_1_1_3_and_a_killed_and_wiped_member_is_replaced() {
     let before = replicas.until_voters(&[1, 2, 3]);
     let leader = leader_of(&before).unwrap();
     let victim = (1..=3).find(|id| *id != leader).unwrap();
-    replicas.wipe(victim as usize);
-    replicas.start(victim as usize, "join");
+    replicas.wipe(victim);
+    replicas.start(victim, "join");
     replicas.until("it votes again, with a new id", |shown| {
         let now = &replica(shown, victim)["node"];
         roles(shown, "voter") == [1, 2, 3] && *now != replica(&before, victim)["node"] && settled(shown)

@@ -165,7 +165,7 @@ impl Replicas {
 
     /// Waits until these replicas vote, and nothing is left to do.
     #[track_caller]
-    pub(crate) fn until_voters(&self, voters: &[u64]) -> Value {
+    pub(crate) fn until_voters(&self, voters: &[usize]) -> Value {
         self.until(&format!("voters {voters:?}"), |shown| {
             roles(shown, "voter") == voters && shown["lost_voters"] == Value::Array(Vec::new()) && settled(shown)
         })
@@ -184,7 +184,7 @@ impl Replicas {
     /// The replica that leads.
     pub(crate) fn leader(&self) -> usize {
         let shown = self.until("a leader", |shown| leader_of(shown).is_some());
-        usize::try_from(leader_of(&shown).unwrap()).unwrap()
+        leader_of(&shown).unwrap()
     }
 
     /// All client URLs, whoever runs.
@@ -214,12 +214,16 @@ impl Replicas {
 }
 
 /// The replicas with this role.
-pub(crate) fn roles(shown: &Value, role: &str) -> Vec<u64> {
+pub(crate) fn roles(shown: &Value, role: &str) -> Vec<usize> {
     let replicas = shown["replicas"].as_array().unwrap().iter();
-    replicas.filter(|replica| replica["role"] == role).map(|replica| replica["id"].as_u64().unwrap()).collect()
+    replicas.filter(|replica| replica["role"] == role).map(id).collect()
 }
 
-pub(crate) fn replica(shown: &Value, id: u64) -> &Value {
+fn id(replica: &Value) -> usize {
+    usize::try_from(replica["id"].as_u64().unwrap()).unwrap()
+}
+
+pub(crate) fn replica(shown: &Value, id: usize) -> &Value {
     shown["replicas"].as_array().unwrap().iter().find(|replica| replica["id"] == id).unwrap_or(&Value::Null)
 }
 
@@ -227,12 +231,10 @@ pub(crate) fn settled(shown: &Value) -> bool {
     shown["intends"].as_str().is_some_and(|intends| intends.starts_with("nothing"))
 }
 
-pub(crate) fn leader_of(shown: &Value) -> Option<u64> {
-    let replicas = shown["replicas"].as_array().unwrap().iter();
-    replicas
-        .filter(|replica| !replica["node"].is_null() && replica["node"] == shown["leader"])
-        .map(|one| one["id"].as_u64())
-        .next()?
+pub(crate) fn leader_of(shown: &Value) -> Option<usize> {
+    let mut replicas = shown["replicas"].as_array().unwrap().iter();
+    let leads = |replica: &&Value| !replica["node"].is_null() && replica["node"] == shown["leader"];
+    replicas.find(leads).map(id)
 }
 
 /// How many changes there were.
