@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) type NodeId = u64;
+type Members = BTreeSet<NodeId>;
 
 /// What stands in a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,8 +11,8 @@ pub(crate) enum Kind {
     Blank,
     Write(u64),
     Config {
-        sets: Vec<BTreeSet<NodeId>>,
-        learners: BTreeSet<NodeId>,
+        sets: Vec<Members>,
+        learners: Members,
     },
     /// A row of the table: a node is given to a data directory of a replica.
     Assign {
@@ -66,8 +67,8 @@ impl Node {
         self.matched.clear();
     }
 
-    /// The latest configuration, committed or not, and where it stands.
-    pub(crate) fn config(&self) -> Option<(usize, &Vec<BTreeSet<NodeId>>, &BTreeSet<NodeId>)> {
+    /// The latest configuration, committed or not, and where it stands: the sets of voters, and the learners.
+    pub(crate) fn config(&self) -> Option<(usize, &Vec<Members>, &Members)> {
         self.log.iter().enumerate().rev().find_map(|(at, entry)| match &entry.kind {
             Kind::Config { sets, learners } => Some((at, sets, learners)),
             _ => None,
