@@ -142,6 +142,7 @@ impl Command {
             let filter = EnvFilter::from_default_env();
             tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
         }
+        self.tell_of_panics();
         let began = Instant::now();
         let (next, sum) = (AtomicU64::new(self.seeds.start), Mutex::new(Sum::default()));
         thread::scope(|scope| {
@@ -185,6 +186,19 @@ impl Command {
             }
             self.progress(&sum, began);
         }
+    }
+
+    /// A panic in a host may become another one when the host is dropped, which ends the process: so the seed is told of at once.
+    fn tell_of_panics(&self) {
+        let again = self.again(0);
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let thread = thread::current();
+            let seed = thread.name().unwrap_or_default().to_owned();
+            clear();
+            println!("{seed} panicked; again: {}", again.replace("--seed 0", &format!("--{seed}")));
+            usual(panic);
+        }));
     }
 
     /// The command that runs a seed again.

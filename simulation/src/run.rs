@@ -47,6 +47,9 @@ const RECOVERS_WITHIN: u64 = 20_000;
 /// How long all nodes may take after that to have applied the same, in ticks.
 const AGREES_WITHIN: u64 = 20_000;
 
+/// How many connections all hosts together may try within a second: a node that cannot reach another pauses before it tries again.
+const MOST_CONNECTS: u64 = 2000;
+
 /// What came of a seed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -130,6 +133,8 @@ struct World {
     invariants: Invariants,
     tick: u64,
     recovery: u64,
+    /// How many connections had been tried when the last second ended.
+    connects: u64,
 }
 
 impl World {
@@ -142,7 +147,10 @@ impl World {
             .tick_duration(Duration::from_millis(1))
             .simulation_duration(Duration::from_secs(1 << 30));
         builder.min_message_latency(Duration::from_millis(plan.latency.start));
-        builder.max_message_latency(Duration::from_millis(plan.latency.end)).tcp_capacity(4096);
+        builder
+            .max_message_latency(Duration::from_millis(plan.latency.end))
+            .tcp_capacity(4096)
+            .ephemeral_ports(10_000..=65_535);
         if plan.random_order {
             builder.enable_random_order();
         }
@@ -162,7 +170,7 @@ impl World {
             sim.host(host.clone(), move || outside::work(number, Rc::clone(&shared)));
         }
         let nemesis = Nemesis::new(rng, Rc::clone(&shared), sites.clone(), outside, options.planted);
-        Self { sim, shared, sites, nemesis, invariants: Invariants::default(), tick: 0, recovery: 0 }
+        Self { sim, shared, sites, nemesis, invariants: Invariants::default(), tick: 0, recovery: 0, connects: 0 }
     }
 
     fn is_broken(&self) -> bool {
@@ -182,6 +190,12 @@ impl World {
             }
         }
         self.tick += 1;
+        if self.tick.is_multiple_of(1000) {
+            let connects = simulated::connects() - std::mem::replace(&mut self.connects, simulated::connects());
+            if connects > MOST_CONNECTS {
+                self.shared.violate(format!("{connects} connections were tried within a second"));
+            }
+        }
     }
 
     fn strike(&mut self, ticks: u64) {

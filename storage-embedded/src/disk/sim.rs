@@ -127,11 +127,14 @@ impl SimDisk {
     }
 
     /// The disk as the next process finds it if this one is killed now: with all that was written, durable or not, and no locks. What
-    /// this process does with its own is lost.
+    /// this process does with its own is lost. After a loss of power there is less: that of [`Survival::Any`].
     #[cfg(simulated)]
     #[must_use]
     pub fn outlive(&self) -> Self {
         let mut state = self.0.lock().clone();
+        if state.power_lost {
+            state.lose_power(Survival::Any(state.operations));
+        }
         state.locks.clear();
         state.faults.clear();
         Self(Arc::new(Mutex::new(state)))

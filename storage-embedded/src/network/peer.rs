@@ -247,7 +247,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         _option: RPCOption,
     ) -> BoxFuture<'s, RpcResult<BoxStream<'s, RpcResult<StreamAppendResult<TypeConfig>>>>>
     where
@@ -257,8 +257,13 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             let answers: BoxStream<'s, _> = match self.appends {
                 Appends::Heartbeats => Box::pin(self.beat(input)),
                 Appends::Stream => {
+                    // After an error raft holds its next request back for a while, and the request alone: connecting without one, a
+                    // leader would try a node that is down again and again with no pause.
+                    let Some(first) = input.next().await else {
+                        return Ok(Box::pin(stream::empty()) as BoxStream<'s, _>);
+                    };
                     let connection = self.connect(Channel::Append).await?;
-                    Box::pin(append(connection, input, self.context.clone()))
+                    Box::pin(append(connection, stream::iter([first]).chain(input), self.context.clone()))
                 }
             };
             Ok(answers)

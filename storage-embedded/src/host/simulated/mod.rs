@@ -13,7 +13,7 @@ use std::{cell::Cell, io, time::Duration};
 pub use machine::Machine;
 pub use probe::{Probe, ProbedEntry};
 pub use runtime::Runtime;
-pub use socket::{OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream, break_connections};
+pub use socket::{OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream, break_connections, connects};
 
 /// A defect that is planted to see that it is found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,7 +2,7 @@
 //! gives the connection up.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt, io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -21,7 +21,14 @@ use turmoil::{
 };
 
 thread_local! {
+    static CONNECTS: Cell<u64> = const { Cell::new(0) };
     static CONNECTIONS: RefCell<Vec<Weak<Wire>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How often a host of this thread has tried to connect to another.
+#[must_use]
+pub fn connects() -> u64 {
+    CONNECTS.get()
 }
 
 /// What both halves of an end of a connection share.
@@ -120,6 +127,7 @@ impl TcpStream {
     /// # Errors
     /// As on a real machine.
     pub async fn connect<A: ToSocketAddrs>(address: A) -> io::Result<Self> {
+        CONNECTS.set(CONNECTS.get() + 1);
         Self::new(net::TcpStream::connect(address).await?)
     }
 
