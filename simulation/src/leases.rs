@@ -32,6 +32,9 @@ pub(crate) async fn work(node: Node, shared: Rc<Shared>) {
         if mvcc.grant_lease(id, TTL_SECONDS, TIMEOUT).await.is_err() {
             continue;
         }
+        if shared.ended.get() {
+            break;
+        }
         let leased = key(format!("leased/{id:x}"));
         let put =
             Put { key: leased.clone(), value: Some(Bytes::from_static(b"here")), lease: Some(id), previous: false };
@@ -41,6 +44,9 @@ pub(crate) async fn work(node: Node, shared: Rc<Shared>) {
         }
         for _ in 0..fastrand::u8(..6) {
             sleep(Duration::from_millis(fastrand::u64(100..1200))).await;
+            if shared.ended.get() {
+                break;
+            }
             let asked = Instant::now();
             match mvcc.keep_lease(id, TIMEOUT).await {
                 Ok(Some(_)) => promised = asked + Duration::from_secs(TTL_SECONDS),

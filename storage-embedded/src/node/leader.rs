@@ -184,7 +184,8 @@ async fn append(raft: Raft, mut queue: mpsc::Receiver<Write>) {
         let (commands, waiters): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|write| (Proposal(write.command), write.waiter)).unzip();
         match raft.client_write_many(commands).await {
-            Ok(results) => answer(results, waiters).await,
+            // It is asked on after its end, which comes early when raft fails.
+            Ok(results) => answer(results.fuse(), waiters).await,
             Err(error) => {
                 tracing::error!(%error, "raft has stopped");
                 return;
