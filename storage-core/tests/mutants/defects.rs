@@ -574,6 +574,19 @@ impl Defect for IgnoresDeadlines {
     }
 }
 
+/// Takes a deadline that its clock cannot tell for one that has passed.
+#[derive(Debug)]
+pub(crate) struct HasNoEndlessDeadline;
+#[async_trait]
+impl Defect for HasNoEndlessDeadline {
+    async fn commit(&self, sound: &Sound, txn: Txn, options: WriteOptions) -> Result<Outcome> {
+        match std::time::Instant::now().checked_add(options.timeout) {
+            Some(_) => sound.commit(txn, options).await,
+            None => Err(Error::deadline(options.timeout)),
+        }
+    }
+}
+
 /// Waits for a store that is away for as long as it takes.
 #[derive(Debug)]
 pub(crate) struct WaitsOutOutages;

@@ -408,6 +408,7 @@ pub(crate) const MUTANTS: &[Row] = &[
     Row("never closes", || Arc::new(NeverCloses), &["faults::closed_handle"]),
     Row("closes once", || Arc::new(ClosesOnce), &["faults::closed_twice"]),
     Row("ignores deadlines", || Arc::new(IgnoresDeadlines), &["faults::short_deadline_honoured"]),
+    Row("has no endless deadline", || Arc::new(HasNoEndlessDeadline), &["faults::endless_deadline_is_no_fault"]),
     Row("waits out outages", || Arc::new(WaitsOutOutages), &["faults::deadline_honoured_in_outage"]),
     Row("gives up after sending", || Arc::new(GivesUpAfterSending), &["faults::short_deadline_tells_the_truth"]),
     Row(
