@@ -11,6 +11,9 @@ use turmoil::Sim;
 
 use crate::site::{Order, Shared, Site, name};
 
+/// When the first fault strikes, in ticks: a leader was elected mostly.
+const BEGINS: u64 = 800;
+
 /// How a link is disturbed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Cut {
@@ -82,12 +85,15 @@ impl Nemesis {
             sites.iter().map(|site| (site.id, if site.id <= founders { Membership::Voter } else { Membership::Spare }));
         let members = members.collect();
         let (links, undo, struck) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
-        Self { rng, shared, sites, hosts, links, undo, next: 800, members, flaw, struck }
+        Self { rng, shared, sites, hosts, links, undo, next: BEGINS, members, flaw, struck }
     }
 
     /// Does what is due at this tick.
     pub(crate) fn act(&mut self, sim: &mut Sim<'_>, tick: u64) {
         self.finish(sim, tick);
+        if self.flaw == Some(Planted::LyingDisk) && tick == BEGINS {
+            self.sites.iter().for_each(|site| site.machine.disk().lie(true));
+        }
         self.restart_fallen(sim, tick);
         if tick < self.next {
             return;

@@ -158,9 +158,6 @@ impl World {
         let sites: Vec<_> = (1..=plan.founders + plan.spares).map(|id| Rc::new(Site::new(id, plan))).collect();
         for site in &sites {
             site.machine.slow_down(plan.disk);
-            if options.planted == Some(Planted::LyingDisk) {
-                site.machine.disk().lie(true);
-            }
             let (site, shared) = (Rc::clone(site), Rc::clone(&shared));
             sim.host(name(site.id), move || Rc::clone(&site).run(Rc::clone(&shared)));
         }
