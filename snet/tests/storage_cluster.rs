@@ -51,6 +51,18 @@ fn says(cluster: &Cluster, index: usize, text: &str) -> String {
     })
 }
 
+/// Starts a process again, and waits for its first words, so that those of its former life are not taken for them.
+fn restart(cluster: &mut Cluster, index: usize) {
+    let log = cluster.node(index).unwrap().log_path();
+    let lives = || {
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        log.matches("listens on").count() + log.matches("no node here").count()
+    };
+    let before = lives();
+    cluster.restart(index).unwrap();
+    eventually("its first words", || (lives() > before).then_some(()));
+}
+
 fn client_url(node: &NodeContext) -> Result<String, ServerError> {
     Ok(format!("http://127.0.0.1:{}", node.port("client")?))
 }
@@ -88,6 +100,12 @@ async fn start(spec: ServerSpec, nodes: usize) -> Cluster {
     Cluster::start(spec, nodes, ClusterOptions::default()).await.unwrap()
 }
 
+/// What a command on a cluster says that has to succeed, however busy the machine is.
+#[track_caller]
+fn patiently(arguments: &[&str]) -> String {
+    told(&[arguments, &["--seconds", "60"]].concat())
+}
+
 async fn a_cluster_of_three_command_lines(engine: &'static str) {
     let mut cluster = start(init(engine), 3).await;
     for index in 0..3 {
@@ -96,20 +114,20 @@ async fn a_cluster_of_three_command_lines(engine: &'static str) {
     let endpoints: Vec<_> = (0..3).map(|index| endpoint(&cluster, index)).collect();
     let all = endpoints.join(",");
 
-    told(&["storage", "put", "channel/7", "open", "--endpoints", &endpoints[0]]);
-    assert_eq!(told(&["storage", "get", "channel/7", "--value-only", "--endpoints", &endpoints[2]]), "open");
+    patiently(&["storage", "put", "channel/7", "open", "--endpoints", &endpoints[0]]);
+    assert_eq!(patiently(&["storage", "get", "channel/7", "--value-only", "--endpoints", &endpoints[2]]), "open");
     let swap = ["storage", "cas", "channel/7", "claimed", "--value", "open", "--endpoints"];
-    told(&[&swap[..], &[&endpoints[1]]].concat());
+    patiently(&[&swap[..], &[&endpoints[1]]].concat());
     let conflict = snet(&[&swap[..], &[&endpoints[0]]].concat());
     assert_eq!(conflict.status.code(), Some(4), "{conflict:?}");
     assert!(stderr(&conflict).contains("nothing was written") && stderr(&conflict).contains("claimed"), "{conflict:?}");
 
-    let status = told(&["storage", "status", "--endpoints", &all]);
+    let status = patiently(&["storage", "status", "--endpoints", &all]);
     assert_eq!((status.matches("leader").count(), status.matches("follower").count()), (1, 2), "{status}");
-    told(&["storage", "ping", "--endpoints", &all]);
+    patiently(&["storage", "ping", "--endpoints", &all]);
     let checked = json(&["storage", "check", "--only", "cas", "--endpoints", &all]);
     assert!(checked["failed"] == 0 && checked["passed"].as_u64() > Some(5), "{checked}");
-    let members = told(&["storage", "member", "list", "--endpoints", &all]);
+    let members = patiently(&["storage", "member", "list", "--endpoints", &all]);
     assert!((0..3).all(|index| members.contains(&format!("n{index}"))), "{members}");
 
     // One of three is lost: the others go on, and it catches up when it is back.
@@ -119,9 +137,9 @@ async fn a_cluster_of_three_command_lines(engine: &'static str) {
         let put = snet(&["storage", "put", "channel/8", "open", "--seconds", "30", "--endpoints", &all]);
         put.status.success().then_some(())
     });
-    cluster.restart(1).unwrap();
+    restart(&mut cluster, 1);
     says(&cluster, 1, "ready: the cluster serves");
-    assert_eq!(told(&["storage", "get", "channel/8", "--value-only", "--endpoints", &endpoints[1]]), "open");
+    assert_eq!(patiently(&["storage", "get", "channel/8", "--value-only", "--endpoints", &endpoints[1]]), "open");
 
     // A snapshot is whole, and a damaged one is not.
     let file = cluster.dir().unwrap().join("saved");
@@ -135,15 +153,15 @@ async fn a_cluster_of_three_command_lines(engine: &'static str) {
 
     // All are killed at once and come back with everything.
     cluster.kill_all();
-    cluster.restart(2).unwrap();
-    let waiting = says(&cluster, 2, "waiting");
-    assert!(waiting.contains("nobody answers at n0 (http") && waiting.contains("n1 (http"), "{waiting}");
-    cluster.restart(0).unwrap();
-    cluster.restart(1).unwrap();
+    restart(&mut cluster, 2);
+    let waiting = says(&cluster, 2, "nobody answers at n0 (http");
+    assert!(waiting.contains("waiting for ") && waiting.contains("n1 (http"), "{waiting}");
+    restart(&mut cluster, 0);
+    restart(&mut cluster, 1);
     for index in 0..3 {
         says(&cluster, index, "ready: the cluster serves");
     }
-    let found = told(&["storage", "scan", "channel/", "--output", "json", "--endpoints", &endpoints[2]]);
+    let found = patiently(&["storage", "scan", "channel/", "--output", "json", "--endpoints", &endpoints[2]]);
     let found: serde_json::Value = serde_json::from_str(&found).unwrap();
     let values: Vec<_> = found["entries"].as_array().unwrap().iter().map(|entry| &entry["value"]).collect();
     assert_eq!(values, ["claimed", "open"]);
@@ -174,9 +192,9 @@ async fn a_node_that_loses_its_quorum_says_whom_it_waits_for() {
     says(&cluster, 2, "ready: the cluster serves");
     cluster.kill(0).unwrap();
     cluster.kill(1).unwrap();
-    let waiting = says(&cluster, 2, "waiting for");
-    assert!(waiting.contains("nobody answers at n0 (http") && waiting.contains("n1 (http"), "{waiting}");
-    cluster.restart(0).unwrap();
+    let waiting = says(&cluster, 2, "nobody answers at n0 (http");
+    assert!(waiting.contains("waiting for ") && waiting.contains("n1 (http"), "{waiting}");
+    restart(&mut cluster, 0);
     says(&cluster, 2, "ready: the cluster serves again");
     let log = fs::read_to_string(cluster.node(2).unwrap().log_path()).unwrap();
     for line in log.lines() {
@@ -230,8 +248,8 @@ async fn a_member_that_is_added_joins_and_votes(engine: &'static str) {
         let unknown = join().output().unwrap();
         assert_eq!(unknown.status.code(), Some(2), "{unknown:?}");
     }
-    told(&["storage", "put", "k", "acknowledged", "--endpoints", &old]);
-    let added = told(&["storage", "member", "add", "--peer-url", &peer, "--output", "json", "--endpoints", &old]);
+    patiently(&["storage", "put", "k", "acknowledged", "--endpoints", &old]);
+    let added = patiently(&["storage", "member", "add", "--peer-url", &peer, "--output", "json", "--endpoints", &old]);
     let added: serde_json::Value = serde_json::from_str(&added).unwrap();
     let id = added["members"][0]["id"].as_str().unwrap();
     assert_eq!(added["members"][0]["votes"], false);
@@ -240,7 +258,7 @@ async fn a_member_that_is_added_joins_and_votes(engine: &'static str) {
     if engine == "embedded" {
         ready(&mut joined);
         eventually("its client URL and name among the members", || {
-            let members = told(&["storage", "member", "list", "--endpoints", &old]);
+            let members = patiently(&["storage", "member", "list", "--endpoints", &old]);
             (members.contains(&client) && members.contains("n9")).then_some(())
         });
         drop(joined);
@@ -260,13 +278,13 @@ async fn a_member_that_is_added_joins_and_votes(engine: &'static str) {
     let votes = promoted["members"].as_array().unwrap().iter().filter(|member| member["votes"] == true).count();
     assert_eq!(votes, 2, "{promoted}");
     ready(&mut joined);
-    assert_eq!(told(&["storage", "get", "k", "--value-only", "--endpoints", &client]), "acknowledged");
+    assert_eq!(patiently(&["storage", "get", "k", "--value-only", "--endpoints", &client]), "acknowledged");
 
     // It comes back with the same flags.
     drop(joined);
     let mut joined = Running(join().spawn().unwrap());
     ready(&mut joined);
-    assert_eq!(told(&["storage", "get", "k", "--value-only", "--endpoints", &client]), "acknowledged");
+    assert_eq!(patiently(&["storage", "get", "k", "--value-only", "--endpoints", &client]), "acknowledged");
     // An etcd refuses for some seconds after a member has come back.
     let left = eventually("its removal", || {
         let removed = snet(&["storage", "member", "remove", id, "--endpoints", &old]);
@@ -304,7 +322,7 @@ async fn an_etcd_is_started_again_when_it_dies_and_dies_with_its_parent() {
     says(&cluster, 0, "ready: the cluster serves");
     let token = cluster.dir().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
     let url = endpoint(&cluster, 0);
-    told(&["storage", "put", "k", "acknowledged", "--endpoints", &url]);
+    patiently(&["storage", "put", "k", "acknowledged", "--endpoints", &url]);
     let first = etcds(&token);
     assert_eq!(first.len(), 1, "{first:?}");
     assert!(Command::new("kill").args(["-KILL", &first[0].to_string()]).status().unwrap().success());
@@ -361,9 +379,9 @@ async fn a_table_of_five_replicas(engine: &'static str) {
     }
     for writer in 0..5 {
         let key = format!("of/{writer}");
-        let written = ask(&cluster, writer, &["put", &key, "acknowledged"]);
+        let written = ask(&cluster, writer, &["put", &key, "acknowledged", "--seconds", "60"]);
         assert!(written.status.success(), "{written:?}");
-        let read = ask(&cluster, (writer + 1) % 5, &["get", &key, "--value-only"]);
+        let read = ask(&cluster, (writer + 1) % 5, &["get", &key, "--value-only", "--seconds", "60"]);
         assert_eq!(stdout(&read), "acknowledged", "{read:?}");
     }
 
@@ -380,14 +398,14 @@ async fn a_table_of_five_replicas(engine: &'static str) {
         assert_eq!(unread.status.code(), Some(3), "a linearizable read needs a majority: {unread:?}");
     }
 
-    cluster.restart(0).unwrap();
-    cluster.restart(3).unwrap();
+    restart(&mut cluster, 0);
+    restart(&mut cluster, 3);
     for index in [0, 3] {
         says(&cluster, index, "ready: the cluster serves");
     }
     for reader in 0..5 {
         for writer in 0..5 {
-            let read = ask(&cluster, reader, &["get", &format!("of/{writer}"), "--value-only"]);
+            let read = ask(&cluster, reader, &["get", &format!("of/{writer}"), "--value-only", "--seconds", "60"]);
             assert_eq!(stdout(&read), "acknowledged", "{read:?}");
         }
     }

@@ -33,7 +33,7 @@ async fn same_answers(nodes: u64, count: usize) {
     println!("DIFFERENTIAL_SEED={seed}");
     let (_etcd, endpoint) = etcd::start().await;
     let dir = tempfile::tempdir().unwrap();
-    let cluster = ApiCluster::start(dir.path(), nodes).await;
+    let cluster = ApiCluster::start_calm(dir.path(), nodes).await;
     let place = (cluster.leader().unwrap() + 1) % cluster.endpoints().len();
     let (theirs, ours) = (Rpc::connect(&endpoint).await, Rpc::connect(&cluster.endpoints()[place]).await);
 

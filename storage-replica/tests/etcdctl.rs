@@ -323,17 +323,28 @@ async fn a_snapshot_is_saved_whole(etcdctl: Etcdctl) {
     assert!(bytes.starts_with(b"snetsnap") && bytes.windows(100).any(|bytes| bytes == [b'v'; 100]));
 }
 
-/// Takes a minute, at the rate of etcd's small load, and fails of a slow machine: how to run it is in `docs/operations.md`.
+/// The small load is 50 clients with 150 writes a second for a minute. How fast they are is not looked at here, since that is the machine's:
+/// `docs/operations.md` says how to look at it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes a minute, and measures the machine"]
-async fn check_perf_passes_with_a_small_load() {
-    let etcdctl = Etcdctl::start(3).await;
+async fn check_perf_runs_through_and_all_its_writes_are_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = ApiCluster::start_calm(dir.path(), 3).await;
+    let etcdctl = Etcdctl { cluster, dir, tls: None };
     etcdctl.run(&["put", "a", "beside"]).await;
+    let revision = || etcdctl.cluster.nodes().running().map(|node| node.status().revision).max().unwrap();
+    let before = revision();
     let arguments = ["check", "perf", "--load", "s", "--auto-compact", "--auto-defrag"];
-    let output = timeout(3 * DEADLINE, etcdctl.command(&arguments).output()).await.expect("etcdctl ends").unwrap();
+    let output = timeout(6 * DEADLINE, etcdctl.command(&arguments).output()).await.expect("etcdctl ends").unwrap();
     let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{printed}");
-    assert!(output.status.success() && printed.contains("PASS: Throughput is 15"), "{printed}");
+    for verdict in ["Throughput", "Slowest request", "Stddev", "Compacted with revision", "Defragmented"] {
+        assert!(printed.contains(verdict), "{verdict} is missing: {printed}");
+    }
+    // What is too slow fails as well, with other words. Each write that was not acknowledged is told as an error.
+    let errors = ["FAIL: ERROR", "FAIL: too many errors", "Error"];
+    let error = printed.split(['\r', '\n']).find(|line| errors.iter().any(|error| line.starts_with(error)));
+    assert_eq!(error, None, "{printed}");
+    assert!(revision() > before + 100, "{} writes: {printed}", revision() - before);
     assert_eq!(etcdctl.run(&["get", "--prefix", "", "--keys-only"]).await, "a\n\n", "its keys are gone");
 }
 

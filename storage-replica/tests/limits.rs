@@ -49,6 +49,12 @@ fn compares(count: usize, key: &str) -> pb::TxnRequest {
     pb::TxnRequest { compare: vec![compare; count], ..pb::TxnRequest::default() }
 }
 
+/// A comparison of no key with numbers for relation and target that may stand for nothing.
+fn compares_as(result: i32, target: i32) -> pb::TxnRequest {
+    let compare = pb::Compare { key: "never".into(), result, target, ..pb::Compare::default() };
+    pb::TxnRequest { compare: vec![compare], ..pb::TxnRequest::default() }
+}
+
 enum Case {
     Put(pb::PutRequest),
     Range(pb::RangeRequest),
@@ -109,6 +115,10 @@ async fn what_is_beyond_the_limits_is_refused_in_the_words_of_etcd() {
         ("no key to read", Case::Range(pb::RangeRequest::default()), Some(Code::InvalidArgument)),
         ("no key to delete", Case::Delete(pb::DeleteRangeRequest::default()), Some(Code::InvalidArgument)),
         ("no key to compare", Case::Txn(compares(1, "")), Some(Code::InvalidArgument)),
+        ("a comparison of a kind to come", Case::Txn(compares_as(1, 7)), None),
+        ("one that differs from a kind to come", Case::Txn(compares_as(3, 7)), None),
+        ("a relation to come", Case::Txn(compares_as(7, 1)), None),
+        ("a relation to come, to a value", Case::Txn(compares_as(7, 3)), None),
         ("no key within", Case::Txn(nested(2, vec![op(Request::RequestPut(put("", 1)))])), Some(Code::InvalidArgument)),
         ("no operation", Case::Txn(txn(vec![pb::RequestOp { request: None }])), Some(Code::InvalidArgument)),
         ("the same key twice", Case::Txn(txn([puts(0, 1), puts(0, 1)].concat())), Some(Code::InvalidArgument)),

@@ -45,14 +45,6 @@ impl Etcdctl {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The highest revision of the nodes.
-    pub(crate) fn revision(&self) -> u64 {
-        let status: serde_json::Value =
-            serde_json::from_str(&self.told(&["endpoint", "status", "--write-out", "json"])).unwrap();
-        let revisions = status.as_array().unwrap().iter().map(|node| &node["Status"]["header"]["revision"]);
-        revisions.map(|revision| revision.as_u64().unwrap()).max().unwrap()
-    }
-
     /// What a user does on the first day, on an empty cluster. `dir` is for a file.
     pub(crate) fn walk(&self, dir: &Path) {
         for (key, value) in [("channel/1", "open"), ("channel/2", "open"), ("other", "x")] {

@@ -96,17 +96,30 @@ fn op(op: RequestOp) -> Result<Op, Refusal> {
     })
 }
 
-/// `None` for a comparison of a kind that is yet to come: etcd lets it hold.
+/// `None` for a comparison that always holds.
 fn compare(compare: etcdserverpb::Compare) -> Option<Compare> {
-    let relation = match CompareResult::try_from(compare.result).ok()? {
-        CompareResult::Equal => Relation::Equal,
-        CompareResult::NotEqual => Relation::NotEqual,
-        CompareResult::Greater => Relation::Greater,
-        CompareResult::Less => Relation::Less,
+    let target = CompareTarget::try_from(compare.target);
+    let relation = match CompareResult::try_from(compare.result) {
+        Ok(CompareResult::Equal) => Relation::Equal,
+        Ok(CompareResult::NotEqual) => Relation::NotEqual,
+        Ok(CompareResult::Greater) => Relation::Greater,
+        Ok(CompareResult::Less) => Relation::Less,
+        // A relation that is yet to come holds in etcd, except between a value and a key that is not there.
+        Err(_) if target == Ok(CompareTarget::Value) => {
+            let keys = keys(compare.key, compare.range_end);
+            return Some(Compare { keys, relation: Relation::Greater, with: Operand::Version(0) });
+        }
+        Err(_) => return None,
+    };
+    let Ok(target) = target else {
+        // What is yet to come is equal to whatever it is compared with.
+        let never =
+            Compare { keys: KeyRange::One(compare.key), relation: Relation::Less, with: Operand::Version(i64::MIN) };
+        return (relation != Relation::Equal).then_some(never);
     };
     let keys = keys(compare.key, compare.range_end);
     // An operand of another kind than the target counts as zero.
-    let with = match (CompareTarget::try_from(compare.target).ok()?, compare.target_union) {
+    let with = match (target, compare.target_union) {
         (CompareTarget::Version, Some(TargetUnion::Version(number))) => Operand::Version(number),
         (CompareTarget::Version, _) => Operand::Version(0),
         (CompareTarget::Create, Some(TargetUnion::CreateRevision(number))) => Operand::Create(number),

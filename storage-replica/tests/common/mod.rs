@@ -26,10 +26,23 @@ impl ApiCluster {
         Self::start_with(dir, size, None).await
     }
 
+    /// One whose leader stays, however busy the machine is: for tests that compare single answers and break nothing.
+    pub(crate) async fn start_calm(dir: &Path, size: u64) -> Self {
+        let calm = |mut config: NodeConfig| {
+            config.election = Duration::from_secs(5)..Duration::from_secs(8);
+            config
+        };
+        Self::start_as(dir, size, None, calm).await
+    }
+
     /// With TLS everywhere, if there are certificates for it.
     pub(crate) async fn start_with(dir: &Path, size: u64, tls: Option<TlsFiles>) -> Self {
+        Self::start_as(dir, size, tls, NodeConfig::fast).await
+    }
+
+    async fn start_as(dir: &Path, size: u64, tls: Option<TlsFiles>, timing: impl Fn(NodeConfig) -> NodeConfig) -> Self {
         let config = |config: NodeConfig| {
-            let mut config = config.fast();
+            let mut config = timing(config);
             config.tls.clone_from(&tls);
             config
         };

@@ -125,7 +125,7 @@ impl Requests {
         };
         // A number of no end, a field that has none, a length beyond the end, and the first field, which is never a number of four bytes.
         let ends: [&[u8]; 4] = [&[0xff; 11], &[0], &[0x0a, 100, 1], &[0x0d, 1, 2, 3, 4]];
-        bytes.extend_from_slice(self.random.choice(ends).unwrap());
+        bytes.extend(self.random.choice(ends).unwrap());
         Request::Unreadable(method, bytes.into())
     }
 
