@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use storage_core::{Key, StoreExt};
+use storage_core::{Key, ReadOptions, StoreExt};
 use storage_etcd::{EtcdConfig, EtcdStore};
 use storage_replica::{
     Replica,
@@ -147,6 +147,9 @@ async fn three_nodes_show_their_state_and_what_they_have_done() {
     through_api.put(&key, "0").await.unwrap();
     replicas[0].store().put(&key, "1").await.unwrap();
 
+    // A read waits until this replica has applied what was acknowledged to it.
+    let applied = async || drop(replicas[0].store().get(&key, ReadOptions::default()).await.unwrap());
+    applied().await;
     let before = Page::of(&replicas[0]).await;
     for number in 0..20 {
         through_api.put(&key, number.to_string()).await.unwrap();
@@ -157,6 +160,7 @@ async fn three_nodes_show_their_state_and_what_they_have_done() {
     let too_long =
         storage_replica::admin::Admin::new(&[config.replicas()[0].node.as_ref().unwrap().client_url.clone()], DEADLINE);
     assert!(too_long.unwrap().remove(12345).await.is_err(), "no such member");
+    applied().await;
     let after = Page::of(&replicas[0]).await;
     let rise = |series: &str| after.value(series) - before.series.get(series).copied().unwrap_or_default();
     for (series, expected) in [

@@ -1,6 +1,9 @@
 //! A sound store passes, also when replies get lost; runs that prove nothing are told from runs that do.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::FutureExt;
 use storage_core::{FaultInjecting, MemoryStore, Store};
@@ -73,17 +76,24 @@ impl Store for Lossy {
     }
 }
 
-/// Loses replies now and then, for a second.
+/// So many operations there are between two losses at the least, so that what is lost is a small part on the slowest machine too.
+const BETWEEN: usize = 50;
+
+/// Loses replies now and then, for a second or more.
 async fn losses(recorder: Recorder, faults: Faulty) -> Faults {
     let mut struck = Vec::new();
+    let made = || recorder.history().operations().len();
     for round in 0..20 {
-        let start = recorder.now();
+        let (start, before, deadline) = (recorder.now(), made(), Instant::now() + Duration::from_secs(60));
         if round % 2 == 0 {
             faults.lose_replies(5);
         } else {
             faults.fail_before_send(5);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
+        while made() < before + BETWEEN && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let (fault, target) = ("lost replies".to_owned(), "all".to_owned());
         struck.push(Struck { fault, target, start, end: recorder.now() });
     }
