@@ -40,13 +40,6 @@ fn a_node_that_is_down_is_not_tried_without_a_pause() {
     assert!(passed, "{says}");
 }
 
-/// A node whose disk failed in the middle of a batch of writes panicked.
-#[test]
-fn answers_of_a_batch_are_not_asked_for_behind_their_end() {
-    let (passed, says) = simulate(&["--seed", "3"]);
-    assert!(passed, "{says}");
-}
-
 #[test]
 fn a_vote_that_is_answered_before_it_is_synced_is_found() {
     finds("unsynced-vote", 40);

@@ -184,8 +184,7 @@ async fn append(raft: Raft, mut queue: mpsc::Receiver<Write>) {
         let (commands, waiters): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|write| (Proposal(write.command), write.waiter)).unzip();
         match raft.client_write_many(commands).await {
-            // It is asked on after its end, which comes early when raft fails.
-            Ok(results) => answer(results.fuse(), waiters).await,
+            Ok(results) => answer(results, waiters).await,
             Err(error) => {
                 tracing::error!(%error, "raft has stopped");
                 return;
@@ -196,9 +195,11 @@ async fn append(raft: Raft, mut queue: mpsc::Receiver<Write>) {
 }
 
 async fn answer(
-    mut results: impl Stream<Item = Result<WriteResult<TypeConfig>, Fatal<TypeConfig>>> + Unpin,
+    results: impl Stream<Item = Result<WriteResult<TypeConfig>, Fatal<TypeConfig>>> + Unpin,
     waiters: Vec<Waiter>,
 ) {
+    // It is asked on after its end, which comes early when raft fails.
+    let mut results = results.fuse();
     let mut answers = Vec::with_capacity(waiters.len());
     for waiter in waiters {
         let answer = match results.next().await {
@@ -233,5 +234,24 @@ async fn confirm(raft: Raft, mut queue: mpsc::Receiver<Waiter>) {
             }
         };
         answer_all(waiting.drain(..).map(|waiter| (waiter, reply.clone())).collect());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `client_write_many` gives ends so, after the first error of raft. The task that answers panicked.
+    #[tokio::test]
+    async fn when_raft_fails_in_a_batch_nobody_knows_what_became_of_it() {
+        let results = futures::stream::unfold(Some(()), |first| async move {
+            let () = first?;
+            Some((Err(Fatal::Stopped), None))
+        });
+        let (waiters, answers): (Vec<_>, Vec<_>) = (0..4).map(|_| Waiter::new()).unzip();
+        answer(Box::pin(results), waiters).await;
+        for answer in answers {
+            assert_eq!(answer.await, Ok(Reply::Undecided));
+        }
     }
 }
