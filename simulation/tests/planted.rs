@@ -1,4 +1,4 @@
-//! The simulation finds bugs, and repeats. Run by `cargo xtask ci`, since it needs the flags that `cargo xtask simulate` gives.
+//! The simulation finds bugs, and repeats. Run by `cargo xtask simulate --check`, since it needs the flags that `cargo xtask simulate` gives.
 //!
 //! In processes of their own: a node that panics may take the process with it.
 

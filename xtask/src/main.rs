@@ -58,6 +58,9 @@ enum Command {
     /// Simulate clusters of the embedded engine, a seed each, with everything that can go wrong: the program `simulate`, with all
     /// arguments passed on
     Simulate {
+        /// Instead, some seeds, each planted bug, and the lints of what only this build has
+        #[arg(long)]
+        check: bool,
         /// Arguments of `simulate`; `cargo xtask simulate -- --help` lists them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
@@ -72,7 +75,8 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::tidy(),
         Command::Bench { args } => bench::bench(&args),
         Command::Soak { args } => soak::soak(&args),
-        Command::Simulate { args } => simulate::simulate(&args),
+        Command::Simulate { check: true, .. } => simulate::check(),
+        Command::Simulate { args, .. } => simulate::simulate(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

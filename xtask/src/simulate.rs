@@ -10,14 +10,14 @@ pub(crate) fn simulate(args: &[String]) -> Result<()> {
 
 /// Seeds that all pass, each planted bug found, and the lints of what only this build has.
 pub(crate) fn check() -> Result<()> {
-    simulate(&["--seeds".to_owned(), SEEDS_OF_CI.to_string()])?;
+    simulate(&["--seeds".to_owned(), SEEDS_OF_CHECK.to_string()])?;
     run::loudly(cargo("test").arg("--quiet"))?;
     let mut clippy = cargo("clippy");
     run::loudly(clippy.args(["--package", "storage-embedded", "--lib", "--bins", "--", "-D", "warnings"]))
 }
 
-/// How many seeds each run of the checks simulates.
-const SEEDS_OF_CI: u64 = 60;
+/// How many seeds the check simulates.
+const SEEDS_OF_CHECK: u64 = 60;
 
 fn cargo(command: &str) -> std::process::Command {
     let mut cargo = run::cargo();
