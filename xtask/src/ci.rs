@@ -22,7 +22,7 @@ pub(crate) fn ci() -> Result<()> {
         run::loudly(example.arg(run::target()).args(["--", "-D", "warnings"]))
     });
     steps.run("features", features::check);
-    steps.skip("simulate", "it is built apart and takes as long as all the others: cargo xtask simulate --check");
+    steps.skip("simulate", "it has a build of its own: cargo xtask simulate --check");
     steps.run("test", || test::test(&test::Options::all()));
     steps.run("doc", || {
         let mut doc = run::cargo();
