@@ -3,7 +3,14 @@
 
 mod model;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use model::{Counts, Pace, REPLICAS};
 use storage_core::{MemoryStore, Store};
@@ -13,19 +20,29 @@ use storage_embedded::LocalCluster;
 const RUNS: u64 = 10_000;
 
 /// Time is simulated: waits cost nothing, and a seed gives the same run again.
-#[tokio::test(start_paused = true)]
-async fn ten_thousand_interleavings_in_memory() {
-    let pace = Pace { call: Duration::from_millis(10), lease: Duration::from_millis(60) };
+#[test]
+fn ten_thousand_interleavings_in_memory() {
     let (first, count) = (model::first_seed(), model::runs(RUNS));
+    let next = AtomicU64::new(0);
+    // What the product draws by lot is the thread's own, as is its time, so runs may be shared out.
+    let runs = || {
+        let mut total = Counts::default();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return total;
+            }
+            total.add(in_memory(first.wrapping_add(number)));
+        }
+    };
     let mut total = Counts::default();
-    for number in 0..count {
-        let seed = first.wrapping_add(number);
-        // The ids and waits of the product come from here.
-        fastrand::seed(seed);
-        let store = MemoryStore::new();
-        let stores: [Arc<dyn Store>; REPLICAS] = std::array::from_fn(|_| Arc::new(store.handle()) as Arc<dyn Store>);
-        total.add(model::run(seed, &stores, pace).await.unwrap_or_else(|why| panic!("MODEL_SEED={seed}: {why}")));
-    }
+    thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..thread::available_parallelism().map_or(1, usize::from)).map(|_| scope.spawn(runs)).collect();
+        for thread in threads {
+            total.add(thread.join().unwrap());
+        }
+    });
     println!("{count} runs: {total:?}");
     let Counts { accepted, refused, busy, released, lost_leases, left_in_doubt, claims, unlocked, fenced, .. } = total;
     for (what, happened) in [
@@ -46,6 +63,18 @@ async fn ten_thousand_interleavings_in_memory() {
     ] {
         assert!(happened > 100, "{what}: {happened} times in {count} runs: {total:?}");
     }
+}
+
+/// One run, in a simulated time of its own.
+fn in_memory(seed: u64) -> Counts {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let pace = Pace { call: Duration::from_millis(10), lease: Duration::from_millis(60) };
+    // The ids and waits of the product come from here.
+    fastrand::seed(seed);
+    let store = MemoryStore::new();
+    let stores: [Arc<dyn Store>; REPLICAS] = std::array::from_fn(|_| Arc::new(store.handle()) as Arc<dyn Store>);
+    let run = runtime.block_on(model::run(seed, &stores, pace));
+    run.unwrap_or_else(|why| panic!("MODEL_SEED={seed}: {why}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

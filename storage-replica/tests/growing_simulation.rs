@@ -11,34 +11,89 @@ mod growing_simulation {
     pub(crate) mod world;
 }
 
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
+
 use growing_simulation::world::{End, World};
 
 const SEEDS: u64 = 1000;
 const STEPS: usize = 1500;
 
-#[test]
-fn a_thousand_random_lives_never_have_two_clusters_or_two_histories() {
-    let first = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    let seeds = first.map_or(0..SEEDS, |seed: u64| seed..seed + 1);
-    let (mut settled, mut lost, mut never, mut commits, mut changes) = (0, 0, 0, 0, 0);
-    for seed in seeds {
+/// What became of the lives.
+#[derive(Debug, Default)]
+struct Totals {
+    settled: u64,
+    lost: u64,
+    never_founded: u64,
+    commits: usize,
+    changes: usize,
+}
+
+impl Totals {
+    fn live(&mut self, seed: u64) {
+        let _seed = Seed(seed);
         let mut world = World::new(seed);
         for _ in 0..STEPS {
             world.step();
         }
         match world.quiet() {
-            End::Settled => settled += 1,
-            End::Lost => lost += 1,
-            End::NeverFounded => never += 1,
+            End::Settled => self.settled += 1,
+            End::Lost => self.lost += 1,
+            End::NeverFounded => self.never_founded += 1,
         }
-        commits += world.commits();
-        changes += world.changes;
+        self.commits += world.commits();
+        self.changes += world.changes;
     }
-    println!(
-        "{settled} settled, {lost} lost a majority of the disks, {never} were never founded; {commits} commits, {changes} changes"
-    );
+
+    fn add(&mut self, other: &Self) {
+        self.settled += other.settled;
+        self.lost += other.lost;
+        self.never_founded += other.never_founded;
+        self.commits += other.commits;
+        self.changes += other.changes;
+    }
+}
+
+/// Tells how to repeat the life that has failed.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("SEED={} repeats it", self.0);
+        }
+    }
+}
+
+#[test]
+fn a_thousand_random_lives_never_have_two_clusters_or_two_histories() {
+    let first = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let seeds = first.map_or(0..SEEDS, |seed: u64| seed..seed + 1);
+    let next = AtomicU64::new(seeds.start);
+    // A life depends on its seed alone, so each thread takes the next one that nobody has.
+    let lives = || {
+        let mut totals = Totals::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if !seeds.contains(&seed) {
+                return totals;
+            }
+            totals.live(seed);
+        }
+    };
+    let mut totals = Totals::default();
+    thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..thread::available_parallelism().map_or(1, usize::from)).map(|_| scope.spawn(lives)).collect();
+        for thread in threads {
+            totals.add(&thread.join().unwrap());
+        }
+    });
+    println!("{totals:?}");
     if first.is_none() {
-        assert!(settled > 600, "too few lives come to rest to prove anything: {settled}");
-        assert!(changes > 2000 && commits > 10_000, "too little happens");
+        assert!(totals.settled > 600, "too few lives come to rest to prove anything: {totals:?}");
+        assert!(totals.changes > 2000 && totals.commits > 10_000, "too little happens: {totals:?}");
     }
 }

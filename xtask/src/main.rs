@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod features;
+mod programs;
 mod report;
 mod run;
 mod setup;

@@ -24,16 +24,21 @@ pub(crate) fn target() -> PathBuf {
 
 /// The cargo that runs xtask, in the top folder, with the environment that the set-up found.
 pub(crate) fn cargo() -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = with_known(Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())));
     command.current_dir(root());
+    // `cargo run` sets these for xtask itself; cargo's children would take them for their own package's.
+    for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A command with the environment that the set-up found.
+pub(crate) fn with_known(mut command: Command) -> Command {
     for (name, value) in setup::known() {
         if env::var_os(&name).is_none() {
             command.env(name, value);
         }
-    }
-    // `cargo run` sets these for xtask itself; cargo's children would take them for their own package's.
-    for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
-        command.env_remove(name);
     }
     command
 }

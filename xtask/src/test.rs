@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, IsTerminal};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::programs::{self, Ended};
 use crate::report::{Report, Totals};
 use crate::run;
 use crate::setup::{self, Target};
@@ -70,14 +72,21 @@ impl Options {
         self.backends.iter().flat_map(|backend| ["--package", backend.package()]).collect()
     }
 
-    /// The calls of cargo: one for the packages; and one for the example when everything is tested, built beside the
+    /// The calls of `cargo test`: one for the packages; and one for the example when everything is tested, built beside the
     /// workspace so that what both need is built once.
-    fn runs(&self) -> Vec<Command> {
+    fn calls(&self) -> Vec<Command> {
         let mut packages = run::cargo();
         packages.arg("test").args(self.packages());
         let mut example = run::cargo();
         example.args(["test", "--manifest-path", run::EXAMPLE, "--target-dir"]).arg(run::target());
         if self.backends.is_empty() { vec![packages, example] } else { vec![packages] }
+    }
+
+    /// The call for the examples in the documentation, which are in no program.
+    fn doc_tests(&self) -> Command {
+        let mut doc = run::cargo();
+        doc.arg("test").args(self.packages()).args(["--doc", "--no-fail-fast", "--"]).args(&self.args);
+        doc
     }
 
     fn servers(&self) -> Vec<Target> {
@@ -98,15 +107,19 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     if report.exists() {
         fs::remove_file(&report)?;
     }
-    let mut totals = Totals::default();
-    let mut succeeded = true;
-    for mut cargo in options.runs() {
-        cargo.arg("--no-fail-fast").env("STORAGE_CONFORMANCE_REPORT", &report);
-        if io::stdout().is_terminal() {
-            cargo.args(["--color", "always"]);
-        }
-        cargo.arg("--").args(&options.args);
-        succeeded &= run_tests(cargo, &mut totals)?;
+    let mut programs = Vec::new();
+    for call in options.calls() {
+        programs.extend(programs::build(call)?);
+    }
+    let (built, outcome) = (Instant::now(), Mutex::new(Outcome::default()));
+    let color = io::stdout().is_terminal().then(|| "--color=always".to_owned());
+    let arguments: Vec<String> = color.into_iter().chain(options.args.iter().cloned()).collect();
+    programs::run(programs, &arguments, &[("STORAGE_CONFORMANCE_REPORT", &report)], |ended| {
+        outcome.lock().unwrap_or_else(PoisonError::into_inner).add(&ended);
+    })?;
+    let Outcome { mut totals, mut failed } = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if !run_doc_tests(options.doc_tests(), &mut totals)? {
+        failed.push("cargo test --doc".to_owned());
     }
 
     let report = Report::parse(&fs::read_to_string(&report).unwrap_or_default())?;
@@ -114,16 +127,35 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     totals.passed = totals.passed.saturating_sub(report.skipped());
     totals.skipped += report.skipped();
     println!("\n{report}");
-    println!("tests took {:.1} s, building included", began.elapsed().as_secs_f64());
+    let (building, testing) = (built.duration_since(began).as_secs_f64(), built.elapsed().as_secs_f64());
+    println!("building took {building:.1} s, the tests {testing:.1} s");
     println!("{totals}");
-    if !succeeded || report.failed() > 0 {
-        bail!("the tests failed");
+    if !failed.is_empty() || report.failed() > 0 {
+        bail!("some tests failed; alone they run by\n  {}", failed.join("\n  "));
     }
     Ok(())
 }
 
+/// What became of the programs that have ended so far.
+#[derive(Debug, Default)]
+struct Outcome {
+    totals: Totals,
+    /// How those that failed are repeated.
+    failed: Vec<String>,
+}
+
+impl Outcome {
+    fn add(&mut self, ended: &Ended) {
+        println!("{}", ended.output);
+        ended.output.lines().for_each(|line| self.totals.add_result_line(line));
+        if !ended.succeeded {
+            self.failed.push(ended.program.repeat());
+        }
+    }
+}
+
 /// Shows what cargo prints and adds up the result lines.
-fn run_tests(mut cargo: Command, totals: &mut Totals) -> Result<bool> {
+fn run_doc_tests(mut cargo: Command, totals: &mut Totals) -> Result<bool> {
     // One pipe for both streams, so that the names of the test programs stay above their results.
     let (output, input) = io::pipe()?;
     let mut child = cargo.stdout(input.try_clone()?).stderr(input).spawn().context("cannot start cargo")?;
@@ -148,14 +180,14 @@ mod tests {
         let options = Options { backends: vec![Backend::Memory, Backend::Zk], args: Vec::new() };
         assert_eq!(options.packages(), ["--package", "storage-core", "--package", "storage-zk"]);
         assert_eq!(options.servers(), [Target::Zk, Target::Protoc]);
-        assert_eq!(options.runs().len(), 1);
+        assert_eq!(options.calls().len(), 1);
     }
 
     #[test]
     fn without_a_choice_everything_is_tested() {
         assert_eq!(Options::all().packages(), ["--workspace", "--features", EVERYTHING]);
-        let runs = Options::all().runs();
-        assert!(runs.last().is_some_and(|run| run.get_args().any(|argument| argument == run::EXAMPLE)), "{runs:?}");
+        let calls = Options::all().calls();
+        assert!(calls.last().is_some_and(|call| call.get_args().any(|argument| argument == run::EXAMPLE)), "{calls:?}");
         let servers = [Target::Etcd, Target::Consul, Target::Zk, Target::Protoc, Target::Clients];
         assert_eq!(Options::all().servers(), servers);
     }
