@@ -36,8 +36,10 @@ pub(crate) fn rest(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// Lets the other tasks of the thread run for a moment, far shorter than the runtime's timer can tell.
+/// Lets the other tasks of the thread run for a moment, far shorter than the runtime's timer can tell, and other threads that want
+/// its processor: those may be the callers that are waited for.
 pub(crate) async fn breathe() {
+    std::thread::yield_now();
     tokio::task::yield_now().await;
 }
 
