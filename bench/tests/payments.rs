@@ -221,6 +221,9 @@ impl Store for Flawed {
     }
 }
 
+/// On a machine that is busy with other things a run may end before two replicas have met at the flaw.
+const RUNS: usize = 10;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_breaks_its_contract_is_found_out() {
     for (flaw, expected) in [
@@ -228,15 +231,19 @@ async fn a_store_that_breaks_its_contract_is_found_out() {
         (Flaw::Loses, &["is lost"]),
         (Flaw::DeniesWhatItDid, &["was refused each time, and was charged"]),
     ] {
-        let (store, commits) = (MemoryStore::new(), Arc::new(AtomicU64::new(0)));
-        let open = opening(move |_| Flawed { inner: store.handle(), flaw, commits: Arc::clone(&commits) });
-        let report = run(&Simulation { hot_share: 0.5, ..simulation() }, open).await;
-        let report = report.unwrap_or_else(|error| panic!("{flaw:?}: {error}"));
-        let found: Vec<_> = report.audit.violations.iter().map(ToString::to_string).collect();
-        assert!(
-            found.iter().any(|what| expected.iter().any(|expected| what.contains(expected))),
-            "{flaw:?}: {found:#?} in {report:#?}"
-        );
+        let mut runs = Vec::new();
+        let report = loop {
+            let (store, commits) = (MemoryStore::new(), Arc::new(AtomicU64::new(0)));
+            let open = opening(move |_| Flawed { inner: store.handle(), flaw, commits: Arc::clone(&commits) });
+            let report = run(&Simulation { hot_share: 0.5, ..simulation() }, open).await;
+            let report = report.unwrap_or_else(|error| panic!("{flaw:?}: {error}"));
+            let found: Vec<_> = report.audit.violations.iter().map(ToString::to_string).collect();
+            if found.iter().any(|what| expected.iter().any(|expected| what.contains(expected))) {
+                break report;
+            }
+            runs.push(found);
+            assert!(runs.len() < RUNS, "{flaw:?}: {runs:#?} and at last {report:#?}");
+        };
         assert!(report.audit.evidence.is_some(), "the records are left for somebody to look at");
     }
 }
