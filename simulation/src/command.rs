@@ -1,3 +1,5 @@
+mod apart;
+
 use std::{
     error::Error,
     io::{IsTerminal, Write},
@@ -14,7 +16,7 @@ use std::{
 use lexopt::{Arg, Parser, ValueExt};
 use simulation::{
     nemesis::Planted,
-    run::{Options, Outcome, run},
+    run::{Options, Outcome},
 };
 use storage_embedded::simulated::Flaw;
 use tracing_subscriber::EnvFilter;
@@ -28,7 +30,7 @@ Usage: cargo xtask simulate [OPTIONS]
   --first S      the first of them [1]
   --seed S       this one alone, twice, to see that it repeats
   --ticks N      for how many milliseconds of the simulation faults strike [12000]
-  --jobs N       how many seeds at the same time [1]
+  --jobs N       how many seeds at the same time, each in a process of its own [processors]
   --trace        print what happens; with RUST_LOG, also what the engine logs, on stderr
   --verbose      print a line for each seed
   --planted BUG  plant a bug, and stop when it is found: unsynced-vote, unconfirmed-read, early-acknowledgement,
@@ -37,6 +39,8 @@ Usage: cargo xtask simulate [OPTIONS]
 struct Command {
     seeds: Range<u64>,
     alone: bool,
+    /// The seed is run in this process, which was started for it.
+    here: bool,
     jobs: u64,
     verbose: bool,
     options: Options,
@@ -56,14 +60,25 @@ pub(crate) fn main() -> ExitCode {
 
 fn parse() -> Result<Option<Command>, Box<dyn Error>> {
     let (mut first, mut count, mut seed) = (1_u64, 100_u64, None);
-    let mut command =
-        Command { seeds: 0..0, alone: false, jobs: 1, verbose: false, options: Options::new(12_000), planted: None };
+    let mut command = Command {
+        seeds: 0..0,
+        alone: false,
+        here: false,
+        jobs: thread::available_parallelism().map_or(1, |processors| processors.get() as u64),
+        verbose: false,
+        options: Options::new(12_000),
+        planted: None,
+    };
     let mut arguments = Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
             Arg::Long("seeds") => count = arguments.value()?.parse()?,
             Arg::Long("first") => first = arguments.value()?.parse()?,
             Arg::Long("seed") => seed = Some(arguments.value()?.parse::<u64>()?),
+            Arg::Long("here") => {
+                seed = Some(arguments.value()?.parse::<u64>()?);
+                command.here = true;
+            }
             Arg::Long("ticks") => command.options.ticks = arguments.value()?.parse()?,
             Arg::Long("jobs") => command.jobs = arguments.value()?.parse()?,
             Arg::Long("trace") => command.options.trace = true,
@@ -113,6 +128,8 @@ struct Sum {
     entries: usize,
     compared: u64,
     slowest: (u64, u64),
+    /// That of the last seed.
+    hash: Option<u64>,
     failed: Vec<u64>,
 }
 
@@ -130,6 +147,7 @@ impl Sum {
         self.entries += outcome.entries;
         self.compared += outcome.compared;
         self.slowest = self.slowest.max((outcome.recovery, outcome.seed));
+        self.hash = Some(outcome.hash);
         if !outcome.is_passed() {
             self.failed.push(outcome.seed);
         }
@@ -142,7 +160,9 @@ impl Command {
             let filter = EnvFilter::from_default_env();
             tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
         }
-        self.tell_of_panics();
+        if self.here {
+            return apart::here(self.seeds.start, &self.options);
+        }
         let began = Instant::now();
         let (next, sum) = (AtomicU64::new(self.seeds.start), Mutex::new(Sum::default()));
         thread::scope(|scope| {
@@ -164,7 +184,7 @@ impl Command {
             if seed >= self.seeds.end || found(&sum.lock().unwrap_or_else(PoisonError::into_inner)) {
                 return;
             }
-            let outcome = one(seed, self.options);
+            let outcome = apart::one(seed, self.options, self.planted.as_deref());
             let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
             match &outcome {
                 Ok(outcome) => {
@@ -178,7 +198,7 @@ impl Command {
                     sum.seeds += 1;
                     sum.failed.push(seed);
                     clear();
-                    println!("seed {seed}: a panic: {panic}");
+                    println!("seed {seed}: {panic}");
                 }
             }
             if !outcome.is_ok_and(|outcome| outcome.is_passed()) {
@@ -186,19 +206,6 @@ impl Command {
             }
             self.progress(&sum, began);
         }
-    }
-
-    /// A panic in a host may become another one when the host is dropped, which ends the process: so the seed is told of at once.
-    fn tell_of_panics(&self) {
-        let again = self.again(0);
-        let usual = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            let thread = thread::current();
-            let seed = thread.name().unwrap_or_default().to_owned();
-            clear();
-            println!("{seed} panicked; again: {}", again.replace("--seed 0", &format!("--{seed}")));
-            usual(panic);
-        }));
     }
 
     /// The command that runs a seed again.
@@ -209,15 +216,12 @@ impl Command {
 
     /// The same seed once more: the same must happen, byte for byte.
     fn repeat(&self, sum: &mut Sum) {
-        let options = self.options;
-        let hashes = [(); 2].map(|()| one(self.seeds.start, Options::new(options.ticks).planted(options.planted)));
-        if let [Ok(one), Ok(other)] = &hashes {
-            let same = one.hash == other.hash;
-            println!("again: hash {:016x}, and again: hash {:016x}", one.hash, other.hash);
-            if !same {
-                println!("the runs differ");
-                sum.failed.push(self.seeds.start);
-            }
+        let options = Options::new(self.options.ticks);
+        let Ok(again) = apart::one(self.seeds.start, options, self.planted.as_deref()) else { return };
+        println!("again: hash {:016x}", again.hash);
+        if sum.hash != Some(again.hash) {
+            println!("the runs differ");
+            sum.failed.push(self.seeds.start);
         }
     }
 
@@ -268,16 +272,6 @@ impl Command {
             }
         }
     }
-}
-
-/// A seed on a thread of its own, so that nothing is left of the one before.
-fn one(seed: u64, options: Options) -> Result<Outcome, String> {
-    let running = thread::Builder::new().name(format!("seed {seed}")).spawn(move || run(seed, &options));
-    let ended = running.map_err(|error| error.to_string())?.join();
-    ended.map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "see above".to_owned())
-    })
 }
 
 /// Clears the line of the progress.

@@ -2,6 +2,7 @@
 
 use std::{fmt, rc::Rc, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use storage_embedded::simulated;
 use storage_testkit::checker::Checker;
 use turmoil::{Builder, Sim};
@@ -51,7 +52,7 @@ const AGREES_WITHIN: u64 = 20_000;
 const MOST_CONNECTS: u64 = 2000;
 
 /// What came of a seed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Outcome {
     /// The seed.
@@ -104,7 +105,8 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Runs one seed. Everything happens on this thread, which must not have run another: run each on a new one.
+/// Runs one seed. Everything happens on this thread. It repeats only in a process that has run no tokio before and runs none beside:
+/// run each in a new one.
 ///
 /// # Panics
 /// If a node or the simulation does.
