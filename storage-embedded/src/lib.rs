@@ -20,6 +20,7 @@ mod node;
 mod raft;
 mod refusals;
 mod restore;
+mod salvage;
 mod snapshot;
 mod state_machine;
 mod store;
@@ -35,6 +36,7 @@ pub use node::{ConditionalChange, NOT_IN_SYNC, Node, NodeConfig, NodeStatus, Obs
 pub use raft::Member;
 pub use refusals::{Refusal, Refusals};
 pub use restore::{Restored, restore};
-pub use snapshot::SnapshotMetrics;
+pub use salvage::{Salvage, Salvaged, salvage};
+pub use snapshot::{SnapshotMetrics, SnapshotSeal};
 pub use store::EmbeddedStore;
 pub use url::{PARAMETERS, SCHEMES, open};

@@ -55,20 +55,43 @@ pub struct Restored {
 /// [`Error::Corrupt`] for a file that is no snapshot, cut or changed, with the offset; [`Error::Unavailable`] if a file cannot be read or written.
 /// No directory is there then that was not there before.
 pub fn restore(snapshot: &Path, config: &NodeConfig, bump_revision: u64) -> Result<Restored> {
-    config.raft()?;
-    if !config.founders.contains_key(&config.id) {
-        return Err(Error::invalid_argument(format!("node {} is not among the founding members", config.id)));
-    }
-    let dir = &config.data_dir;
-    check_unused(dir)?;
-    let disk = Arc::new(RealDisk);
+    check(config)?;
     let file = |error| match from_file(error) {
         Error::Unavailable { source } => Error::unavailable(format!("cannot read {}: {source}", snapshot.display())),
         error => error,
     };
-    let (old_meta, old) = read_file(&*disk, snapshot).map_err(file)?;
-    let tables = renewed(&old, bump_revision)?;
-    let meta = founded(&old_meta, config)?;
+    let (meta, tables) = read_file(&RealDisk, snapshot).map_err(file)?;
+    found(&meta, &tables, config, &Renewal { bump_revision, without: None })
+}
+
+/// What becomes another than it was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Renewal<'a> {
+    /// Is added to the revision: see [`restore`].
+    pub(crate) bump_revision: u64,
+    /// Keys that begin so are left out, and then the whole history is.
+    pub(crate) without: Option<&'a [u8]>,
+}
+
+fn check(config: &NodeConfig) -> Result<()> {
+    config.raft()?;
+    if !config.founders.contains_key(&config.id) {
+        return Err(Error::invalid_argument(format!("node {} is not among the founding members", config.id)));
+    }
+    check_unused(&config.data_dir)
+}
+
+/// Makes the data directory of a founding member of a new cluster, with the state of an old one.
+pub(crate) fn found(
+    old_meta: &SnapshotMeta,
+    old: &Tables,
+    config: &NodeConfig,
+    renewal: &Renewal<'_>,
+) -> Result<Restored> {
+    check(config)?;
+    let (dir, disk) = (&config.data_dir, Arc::new(RealDisk));
+    let tables = renewed(old, renewal)?;
+    let meta = founded(old_meta, config)?;
     let aside = aside(dir);
     let made = clear(&aside)
         .and_then(|()| write(&disk, &aside, config, meta, &tables))
@@ -95,7 +118,8 @@ fn check_unused(dir: &Path) -> Result<()> {
 }
 
 /// The state that the new cluster begins with.
-fn renewed(old: &Tables, bump_revision: u64) -> Result<Tables> {
+fn renewed(old: &Tables, Renewal { bump_revision, without }: &Renewal<'_>) -> Result<Tables> {
+    let bump_revision = *bump_revision;
     let revision = old.revision.checked_add(bump_revision).filter(|revision| *revision <= MAX_REVISION);
     let revision = revision.ok_or_else(|| {
         Error::invalid_argument(format!("revision {} cannot be raised by {bump_revision}", mvcc::shown(old.revision)))
@@ -108,11 +132,13 @@ fn renewed(old: &Tables, bump_revision: u64) -> Result<Tables> {
         tables.restore_operation(id, outcome.clone());
     }
     for (key, record) in old.scan(b"", None) {
-        tables.restore_record(key, record.clone());
+        if without.is_none_or(|prefix| !key.starts_with(prefix)) {
+            tables.restore_record(key, record.clone());
+        }
     }
     tables.revision = revision;
-    tables.history = match bump_revision {
-        0 => old.history.clone(),
+    tables.history = match (bump_revision, without) {
+        (0, None) => old.history.clone(),
         _ => History::after(revision, Some(mvcc::shown(revision))),
     };
     Ok(tables)

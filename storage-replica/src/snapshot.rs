@@ -10,7 +10,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 use storage_core::{Error, Result};
-pub use storage_embedded::Restored;
+pub use storage_embedded::{Restored, Salvaged};
 
 use crate::{
     config::{ClusterState, Engine, InitialCluster, Log, NodeSettings, Tls, Token},
@@ -62,6 +62,25 @@ pub fn verify(path: &Path) -> Result<Verified> {
         Some(engine) if found.as_slice() == expected => Ok(Verified { bytes, sha256: found, engine }),
         _ => Err(Error::corrupt(format!("{} is damaged or not whole: its hash does not fit", path.display()))),
     }
+}
+
+/// Writes a snapshot of all that a stopped embedded node holds into a file, which must not exist: what it has applied, and every entry of its log behind that, also those that
+/// it does not know to be committed: see [`storage_embedded::Salvage`]. The directory is that of a node, or of a replica of a cluster that grows by itself; nothing in it is changed. It blocks.
+///
+/// # Errors
+/// Those of [`storage_embedded::salvage`]; [`Error::InvalidArgument`] for an etcd's directory.
+pub fn salvage(dir: &Path, file: &Path) -> Result<Salvaged> {
+    let within = dir.join("node");
+    let dir = if !dir.join("identity").exists() && within.is_dir() { &within } else { dir };
+    let db = dir.join("member/snap/db");
+    if db.exists() {
+        return Err(Error::invalid_argument(format!(
+            "{} has the data of an etcd, of which etcd's own program makes a new cluster: `etcdutl snapshot restore {} --skip-hash-check ...`",
+            dir.display(),
+            db.display()
+        )));
+    }
+    storage_embedded::salvage(dir, file)
 }
 
 /// The node that a data directory is made for.

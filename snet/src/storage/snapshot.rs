@@ -25,6 +25,7 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Save(Save),
+    Salvage(Salvage),
     Status(Status),
     Restore(Restore),
 }
@@ -42,6 +43,27 @@ pub(crate) struct Save {
     file: PathBuf,
     #[command(flatten)]
     nodes: Nodes,
+}
+
+/// Make a snapshot of what a stopped node holds, when no majority is left.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  snet storage snapshot salvage channels.snapshot --data-dir n1.storage
+      on the machine of a node that is stopped; likewise on those of the others that are left, to compare
+
+It takes everything that the node holds, its whole log with it: also what it does not know to be acknowledged. An acknowledged write may be among that, and a write that
+nobody acknowledged. What the node had not received is not in it. Of several nodes, the one whose last term is the highest is the furthest, and of these the one with the highest last index.
+Nothing in the directory is changed. While a majority of the nodes can be started with their disks, start them instead: then nothing is lost.")]
+pub(crate) struct Salvage {
+    /// The file, which must not exist.
+    file: PathBuf,
+    /// The directory of the node, or of a replica of a cluster that grows by itself.
+    #[arg(long, value_name = "DIR", env = "SNET_STORAGE_DATA_DIR")]
+    data_dir: PathBuf,
+    /// How the answer is printed.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
 }
 
 /// Look whether a snapshot is whole.
@@ -119,6 +141,21 @@ struct RestoredByEtcdutl {
     data_dir: String,
 }
 
+/// What a stopped node held.
+#[derive(Serialize)]
+struct FromStopped {
+    file: String,
+    cluster: String,
+    node: String,
+    keys: u64,
+    leases: u64,
+    revision: u64,
+    last_term: u64,
+    last_index: u64,
+    /// The entries up to this one are known there to be acknowledged.
+    committed_index: u64,
+}
+
 #[derive(Serialize)]
 struct Snapshot {
     file: String,
@@ -134,6 +171,7 @@ pub(super) async fn run(command: &Command) -> Outcome {
             (file, nodes.output)
         }
         Command::Status(Status { file, output }) => (file, *output),
+        Command::Salvage(arguments) => return salvage(arguments).await,
         Command::Restore(arguments) => return restore(arguments).await,
     };
     print(output, &check(file)?, |snapshot| {
@@ -166,6 +204,35 @@ async fn save(path: &Path, nodes: &Nodes) -> Outcome {
         return Err(failure);
     }
     fs::rename(&aside, path).map_err(|error| failed(path, error))
+}
+
+async fn salvage(Salvage { file, data_dir, output }: &Salvage) -> Outcome {
+    let (path, dir) = (file.clone(), data_dir.clone());
+    let found = tokio::task::spawn_blocking(move || snapshot::salvage(&dir, &path)).await;
+    let found = found.map_err(|error| Failure::Missing(error.into()))??;
+    let salvaged = FromStopped {
+        file: file.display().to_string(),
+        cluster: format!("{:032x}", found.cluster),
+        node: format!("{:x}", found.node),
+        keys: found.keys,
+        leases: found.leases,
+        revision: found.revision,
+        last_term: found.last_term,
+        last_index: found.last_index,
+        committed_index: found.committed_index,
+    };
+    print(*output, &salvaged, |salvaged| {
+        let mut table = Table::default();
+        table.row(["cluster", &salvaged.cluster]);
+        table.row(["node", &salvaged.node]);
+        table.row(["keys", &thousands(salvaged.keys as f64)]);
+        table.row(["leases", &thousands(salvaged.leases as f64)]);
+        table.row(["revision", &salvaged.revision.to_string()]);
+        table.row(["last term", &salvaged.last_term.to_string()]);
+        table.row(["last index", &salvaged.last_index.to_string()]);
+        table.row(["known to be acknowledged up to", &salvaged.committed_index.to_string()]);
+        table.to_string()
+    })
 }
 
 /// Looks whether a file is whole.

@@ -41,11 +41,7 @@ impl DataDir {
         if !founded {
             disk.create_dir(path).map_err(|error| LogError::disk(path, error))?;
         }
-        let lock_path = path.join(LOCK);
-        let lock = disk.lock(&lock_path).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => LogError::Locked { dir: path.to_path_buf() },
-            _ => LogError::disk(&lock_path, error),
-        })?;
+        let lock = lock(&*disk, path)?;
         // Another node may have founded it before the lock was taken.
         if !founded && !identity.check(&*disk, path)? {
             identity.write(&*disk, path)?;
@@ -53,10 +49,28 @@ impl DataDir {
         Ok(Self { disk, path: path.to_path_buf(), _lock: lock })
     }
 
+    /// Takes the directory of a node that was here before, whoever that is: its cluster and its id. Nothing but the lock is made, if that is missing.
+    ///
+    /// # Errors
+    /// `Locked`, `NewerFormat`, `Corrupt`, `Disk`; none, if no node was ever here.
+    pub(crate) fn take(disk: Arc<dyn Disk>, path: &Path) -> Result<Option<(Self, u128, u64)>, LogError> {
+        let Some(Identity { cluster, node }) = Identity::read(&*disk, path)? else { return Ok(None) };
+        let lock = lock(&*disk, path)?;
+        Ok(Some((Self { disk, path: path.to_path_buf(), _lock: lock }, cluster, node)))
+    }
+
     /// Where the log is.
     pub(super) fn log(&self) -> PathBuf {
         self.path.join(LOG)
     }
+}
+
+fn lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Any + Send + Sync>, LogError> {
+    let path = dir.join(LOCK);
+    disk.lock(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => LogError::Locked { dir: dir.to_path_buf() },
+        _ => LogError::disk(&path, error),
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,15 +82,7 @@ struct Identity {
 impl Identity {
     /// Whether the directory has this identity (true) or none yet.
     fn check(self, disk: &dyn Disk, dir: &Path) -> Result<bool, LogError> {
-        let path = dir.join(IDENTITY);
-        let bytes = match disk.open_to_read(&path).and_then(|file| read_all(&*file)) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Self::check_unused(disk, dir).map(|()| false);
-            }
-            Err(error) => return Err(LogError::disk(&path, error)),
-        };
-        let found = Self::decode(&bytes, &path)?;
+        let Some(found) = Self::read(disk, dir)? else { return Ok(false) };
         if found == self {
             return Ok(true);
         }
@@ -87,6 +93,16 @@ impl Identity {
             cluster: self.cluster,
             node: self.node,
         })
+    }
+
+    /// Whose directory it is, if it is anybody's.
+    fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>, LogError> {
+        let path = dir.join(IDENTITY);
+        match disk.open_to_read(&path).and_then(|file| read_all(&*file)) {
+            Ok(bytes) => Self::decode(&bytes, &path).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::check_unused(disk, dir).map(|()| None),
+            Err(error) => Err(LogError::disk(&path, error)),
+        }
     }
 
     /// A directory without an identity has no log.

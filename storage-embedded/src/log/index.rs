@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use openraft::EntryPayload;
 
+use super::plan::Plan;
 use super::record::Summary;
 use super::segment::{Place, Segment};
 use crate::raft::{Entry, LogId};
@@ -28,13 +29,6 @@ pub(super) struct Index {
     cache: VecDeque<Entry>,
     cached_bytes: usize,
     cache_limit: usize,
-}
-
-/// Entries to be read, in order: first these from disk, then those from memory.
-#[derive(Debug, Default)]
-pub(super) struct Plan {
-    pub(super) on_disk: Vec<(Arc<Segment>, Vec<Place>)>,
-    pub(super) cached: Vec<Entry>,
 }
 
 impl Index {

@@ -3,7 +3,8 @@
 //! - `record`: the format; `segment`: one file; `recovery`: what is found in a directory.
 //! - `queue`, `writer`, `directory`: how records get to the disk.
 //! - `data_dir`: whose a directory is, and that only one node uses it.
-//! - `index`: what is in memory. `store`: the log itself. `raft`: the log as openraft sees it.
+//! - `index`: what is in memory; `plan`: what is read of it. `store`: the log itself. `raft`: the log as openraft sees it. `stopped`: that of a node
+//!   which does not run.
 //!
 //! # What it withstands, and what not
 //! A loss of power at any moment, writes torn at any byte, names lost that were not synced, a disk that fails or is full.
@@ -16,6 +17,7 @@ mod directory;
 mod error;
 mod index;
 mod metrics;
+mod plan;
 mod queue;
 mod raft;
 mod record;
@@ -23,6 +25,7 @@ mod recovery;
 mod segment;
 #[cfg(simulated)]
 mod simulated;
+mod stopped;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -35,6 +38,7 @@ pub(crate) use error::LogError;
 pub use metrics::{LogMetrics, SYNC_BUCKETS};
 #[cfg(simulated)]
 pub(crate) use simulated::hash;
+pub(crate) use stopped::StoppedLog;
 pub(crate) use store::Log;
 
 /// How a log is kept.

@@ -18,15 +18,12 @@ use super::metrics::{Counters, LogMetrics};
 use super::queue::{Done, Queue};
 use super::record::{Record, Summary};
 use super::recovery::{self, Found};
-use super::segment::Place;
 use super::writer::{Resume, Writer};
 use crate::disk::Disk;
 use crate::raft::{Entry, LogId};
 
 /// How many bytes may wait for the thread. Beyond it, an append returns when it is durable.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
-/// How much is read from disk at once.
-const MAX_READ: u32 = 1 << 20;
 
 /// The log of a replica. Clones are the same log; it is closed when the last one is dropped.
 #[derive(Debug, Clone)]
@@ -250,18 +247,9 @@ impl Shared {
     /// Entries that are not in memory are read where they are asked for: it happens for a follower that is far behind,
     /// and they are mostly in the page cache.
     pub(super) fn read(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<Entry>, LogError> {
+        // Planned under the lock, read without it.
         let plan = self.index.read().plan(range, max_bytes);
-        let mut entries = Vec::new();
-        for (segment, places) in &plan.on_disk {
-            for (span, places) in spans(places) {
-                entries.extend(segment.read(span, places)?.into_iter().filter_map(|record| match record {
-                    Record::Entry(entry) => Some(entry),
-                    _ => None,
-                }));
-            }
-        }
-        entries.extend(plan.cached);
-        Ok(entries)
+        plan.read()
     }
 
     pub(super) fn summary(&self) -> Summary {
@@ -372,18 +360,4 @@ impl Shared {
             }
         }
     }
-}
-
-/// Neighbours in one read.
-fn spans(places: &[Place]) -> impl Iterator<Item = (Place, &[Place])> {
-    let mut rest = places;
-    std::iter::from_fn(move || {
-        let first = *rest.first()?;
-        let end = |place: &Place| place.offset + place.length;
-        let together = rest.iter().take_while(|place| end(place) - first.offset <= MAX_READ.max(first.length)).count();
-        let (places, later) = rest.split_at_checked(together.max(1))?;
-        rest = later;
-        let length = end(places.last()?) - first.offset;
-        Some((Place { length, ..first }, places))
-    })
 }

@@ -7,13 +7,15 @@ mod file;
 mod format;
 mod incoming;
 mod metrics;
+mod seal;
 mod store;
 
 pub(crate) use file::SnapshotFile;
 pub use metrics::SnapshotMetrics;
-pub(crate) use store::SnapshotStore;
+pub use seal::SnapshotSeal;
+pub(crate) use store::{SnapshotStore, read_newest};
 
-use std::{io, path::Path};
+use std::{io, path::Path, sync::Arc};
 
 use crate::{disk::Disk, raft::SnapshotMeta, state_machine::Tables};
 
@@ -23,6 +25,36 @@ use crate::{disk::Disk, raft::SnapshotMeta, state_machine::Tables};
 /// `InvalidData`, which names file and offset, for a damaged one, and those of the disk.
 pub(crate) fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<(SnapshotMeta, Tables)> {
     format::read_first(&SnapshotFile::open(disk, path)?)
+}
+
+/// Writes a snapshot into a file of its own, sealed as those that are saved from running nodes, and syncs it. It must not exist; it appears when it is
+/// whole.
+///
+/// # Errors
+/// `AlreadyExists`, and those of the disk. Nothing is left behind then.
+pub(crate) fn save(disk: &Arc<dyn Disk>, path: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<()> {
+    if disk.open_to_read(path).is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".part");
+    let file = file::TemporaryFile::create(Arc::clone(disk), aside.into())?;
+    format::write(file.file(), meta, tables, &|| true)?;
+    let length = file.file().length()?;
+    let mut seal = SnapshotSeal::default();
+    let mut piece = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < length {
+        let read = file.file().read_at(&mut piece, at)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        seal.cover(piece.get(..read).unwrap_or_default());
+        at += read as u64;
+    }
+    file.file().write_at(&seal.close(), length)?;
+    file.file().sync_data()?;
+    file.keep(path)
 }
 
 #[cfg(test)]

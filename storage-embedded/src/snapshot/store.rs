@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -55,13 +55,8 @@ impl SnapshotStore {
         for unfinished in names.iter().filter(|name| name.ends_with(TEMPORARY)) {
             disk.remove(&dir.join(unfinished))?;
         }
-        // The names sort as the indexes do.
-        let newest = names.iter().rfind(|name| name.starts_with(PREFIX) && !name.ends_with(TEMPORARY));
-        let newest = newest
-            .map(|name| {
-                let snapshot = SnapshotFile::open(&*disk, &dir.join(name))?;
-                io::Result::Ok(Snapshot { meta: format::meta(&snapshot)?, snapshot })
-            })
+        let newest = newest(&*disk, &dir, &names)?
+            .map(|snapshot| io::Result::Ok(Snapshot { meta: format::meta(&snapshot)?, snapshot }))
             .transpose()?;
         let (newest, temporary) = (Mutex::new(newest), AtomicU64::new(0));
         let store = Self(Arc::new(Inner { disk, dir, newest, temporary, counters: Arc::default() }));
@@ -166,4 +161,22 @@ impl SnapshotStore {
         }
         Ok(())
     }
+}
+
+/// Reads the newest snapshot in a directory, if there is one. Nothing is changed.
+///
+/// # Errors
+/// `InvalidData` with a [`Damaged`](format::Damaged) that names file and offset, and those of the disk.
+pub(crate) fn read_newest(disk: &dyn Disk, dir: &Path) -> io::Result<Option<(SnapshotMeta, Tables)>> {
+    let names = match disk.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        names => names?,
+    };
+    newest(disk, dir, &names)?.map(|snapshot| format::read(&snapshot)).transpose()
+}
+
+/// The newest of the files with these names. The names sort as the indexes do.
+fn newest(disk: &dyn Disk, dir: &Path, names: &[String]) -> io::Result<Option<SnapshotFile>> {
+    let newest = names.iter().rfind(|name| name.starts_with(PREFIX) && !name.ends_with(TEMPORARY));
+    newest.map(|name| SnapshotFile::open(disk, &dir.join(name))).transpose()
 }

@@ -46,7 +46,7 @@ impl StateMachine {
         let replica = match snapshots.newest() {
             Some(newest) => {
                 let (meta, tables) = snapshots.load(&newest.snapshot)?;
-                replica(meta, tables)
+                Replica::of(meta, tables)
             }
             None => Replica::default(),
         };
@@ -65,12 +65,19 @@ impl StateMachine {
     }
 }
 
-fn replica(meta: SnapshotMeta, tables: Tables) -> Replica {
-    Replica { state: State::new(tables), last_applied: meta.last_log_id, membership: meta.last_membership }
-}
-
 impl Replica {
-    fn apply(&mut self, entry: &Entry) -> Applied {
+    /// The replica that a snapshot was taken of.
+    pub(crate) fn of(meta: SnapshotMeta, tables: Tables) -> Self {
+        Self { state: State::new(tables), last_applied: meta.last_log_id, membership: meta.last_membership }
+    }
+
+    /// What a snapshot says of it beside its tables.
+    pub(crate) fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: self.last_applied, last_membership: self.membership.clone() }
+    }
+
+    /// Applies the entry that follows the last one.
+    pub(crate) fn apply(&mut self, entry: &Entry) -> Applied {
         self.last_applied = Some(entry.log_id);
         #[cfg(simulated)]
         if crate::simulated::is_planted(crate::simulated::Flaw::RandomState) {
@@ -134,10 +141,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        let (meta, tables) = self.shared.read(|replica| {
-            let meta = SnapshotMeta { last_log_id: replica.last_applied, last_membership: replica.membership.clone() };
-            (meta, replica.state.tables().clone())
-        });
+        let (meta, tables) = self.shared.read(|replica| (replica.meta(), replica.state.tables().clone()));
         SnapshotBuilder { snapshots: self.snapshots.clone(), view: Some((meta, tables)) }
     }
 
@@ -150,7 +154,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, message));
             }
             snapshots.publish(found.clone(), snapshot)?;
-            let mut installed = replica(found, tables);
+            let mut installed = Replica::of(found, tables);
             let index = installed.applied_index();
             shared.write(|replica| std::mem::swap(replica, &mut installed));
             // What was there before is dropped here, where that may take its time.

@@ -21,7 +21,7 @@ pub(crate) use history::{Change, History};
 pub(crate) use leases::{Lease, Leases};
 pub(crate) use mvcc::{event, range, read};
 pub(crate) use sessions::Session;
-pub(crate) use shared::SharedState;
+pub(crate) use shared::{Replica, SharedState};
 pub(crate) use state::State;
 pub(crate) use tables::{Counts, Record, Tables, own_key};
 

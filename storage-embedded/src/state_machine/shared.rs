@@ -135,7 +135,7 @@ impl SharedState {
 
 impl Replica {
     /// The index of the last applied entry (0 before the first).
-    pub(super) fn applied_index(&self) -> u64 {
+    pub(crate) fn applied_index(&self) -> u64 {
         self.last_applied.map_or(0, |id| id.index)
     }
 }

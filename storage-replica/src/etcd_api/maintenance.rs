@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
-use sha2::{Digest, Sha256};
-use storage_embedded::{NodeStatus, Role, SnapshotReader};
+use storage_embedded::{NodeStatus, Role, SnapshotReader, SnapshotSeal};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -21,9 +20,6 @@ use super::{
 
 /// How many pieces of a snapshot are read ahead of a slow client.
 const PIECES_AHEAD: usize = 4;
-
-/// Clients tell a snapshot with a checksum behind it by its length: a multiple of this, and the 32 bytes of the checksum.
-const SNAPSHOT_UNIT_BYTES: u64 = 512;
 
 /// The state of a node.
 #[derive(Clone, Debug)]
@@ -108,11 +104,10 @@ impl MaintenanceService {
     }
 }
 
-/// Sends a snapshot, zeros up to a multiple of [`SNAPSHOT_UNIT_BYTES`], and the SHA-256 of both. Ends early when nobody listens.
+/// Sends a snapshot and its seal, by whose length clients tell that there is one. Ends early when nobody listens.
 fn send(snapshot: SnapshotReader, pieces: &mpsc::Sender<Result<SnapshotResponse, Status>>) {
-    let zeros = snapshot.length().next_multiple_of(SNAPSHOT_UNIT_BYTES) - snapshot.length();
-    let mut left = snapshot.length() + zeros + 32;
-    let mut hash = Sha256::new();
+    let mut left = SnapshotSeal::sealed_length(snapshot.length());
+    let mut seal = SnapshotSeal::default();
     let mut send = |piece: std::io::Result<Bytes>| {
         let answer = piece.map_err(|error| Status::data_loss(error.to_string())).map(|blob| {
             left -= blob.len() as u64;
@@ -121,14 +116,13 @@ fn send(snapshot: SnapshotReader, pieces: &mpsc::Sender<Result<SnapshotResponse,
         let failed = answer.is_err();
         pieces.blocking_send(answer).is_ok() && !failed
     };
-    let zeros = std::iter::repeat_n(0, usize::try_from(zeros).unwrap_or_default()).collect::<Bytes>();
-    for piece in snapshot.chain([Ok(zeros)]) {
+    for piece in snapshot {
         if let Ok(piece) = &piece {
-            hash.update(piece);
+            seal.cover(piece);
         }
         if !send(piece) {
             return;
         }
     }
-    send(Ok(Bytes::copy_from_slice(&hash.finalize())));
+    send(Ok(seal.close()));
 }
