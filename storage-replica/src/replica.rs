@@ -70,10 +70,10 @@ impl Replica {
     /// # Errors
     /// Those of [`node::start`], and of opening a store.
     pub async fn launch(settings: Settings) -> Result<Self> {
-        let Settings { node, endpoints, client_tls, startup_timeout, admin_url, .. } = settings;
+        let Settings { node, endpoints, startup_timeout, admin_url, .. } = settings;
         let Some(node) = node else {
             #[cfg(feature = "etcd")]
-            let store = node::connect(&endpoints, &client_tls).await?;
+            let store = node::connect(&endpoints, &settings.client_tls).await?;
             #[cfg(not(feature = "etcd"))]
             let store = Err(node::without_etcd(&format!("a replica without a node, connected to {endpoints:?},")))?;
             return Self::watched(None, store, admin_url.as_ref(), startup_timeout).await;

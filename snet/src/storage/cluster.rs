@@ -1,5 +1,7 @@
 //! `snet storage cluster`
 
+mod recover;
+
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::anyhow;
@@ -21,6 +23,7 @@ use crate::{
 pub(crate) enum Command {
     Show(Show),
     Leave(Leave),
+    Recover(recover::Recover),
 }
 
 /// Tell who takes part, who votes, who is dead, and what the leader does next and why not yet.
@@ -91,6 +94,7 @@ pub(super) async fn run(command: &Command) -> Outcome {
             let overview = membership::overview(&which.growing()?, which.timeout()).await?;
             print(*output, &overview, table)
         }
+        Command::Recover(arguments) => recover::run(arguments).await,
         Command::Leave(Leave { replica, undo, which }) => {
             let growing = which.growing()?;
             if growing.replicas.iter().all(|known| known.id != *replica) {

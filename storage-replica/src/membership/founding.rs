@@ -14,7 +14,7 @@ use super::{
     bootstrap::{Answer, Founding, Question, is_decided, should_try, to_propose},
     cluster_id::ClusterId,
     decide::ReplicaId,
-    identity::{NodeIdentity, ReplicaDir},
+    identity::{NodeIdentity, ReplicaDir, mint_node},
 };
 use crate::config::Growing;
 
@@ -23,9 +23,7 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Makes this replica the founder of a cluster with this id. It is on stable storage when this returns.
 pub(super) fn become_founder(dir: &Mutex<ReplicaDir>, cluster: ClusterId) -> Result<()> {
-    let id = getrandom::u64().map_err(|error| storage_core::Error::unavailable(error.to_string()))?;
-    // Clients of etcd have ids of 63 bits, and zero is none.
-    let id = (id >> 1).max(1);
+    let id = mint_node()?;
     let mut dir = dir.lock().unwrap_or_else(PoisonError::into_inner);
     dir.change(|identity| {
         identity.cluster = Some(cluster);

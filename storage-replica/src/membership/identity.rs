@@ -13,9 +13,10 @@ use super::{
     bootstrap::Promises,
     cluster_id::ClusterId,
     decide::{NodeId, ReplicaId},
+    moved,
 };
 
-const FILE: &str = "replica.json";
+pub(super) const FILE: &str = "replica.json";
 const ASIDE: &str = "replica.json.new";
 const LOCK: &str = "replica.lock";
 /// The folder of the node's data, beside the file.
@@ -56,33 +57,11 @@ pub(super) struct ReplicaDir {
 impl ReplicaDir {
     /// Takes a directory, and makes who it is if there is none.
     pub(super) fn open(path: &Path, replica: ReplicaId) -> Result<Self> {
-        let failed =
-            |what: &str, error: io::Error| Error::unavailable(format!("{what} in {}: {error}", path.display()));
-        fs::create_dir_all(path).map_err(|error| failed("cannot make a folder", error))?;
-        let lock = File::create(path.join(LOCK)).map_err(|error| failed("cannot make the lock", error))?;
-        lock.try_lock().map_err(|_| {
-            Error::invalid_argument(format!(
-                "another process uses {}: stop it, or choose another directory",
-                path.display()
-            ))
-        })?;
-        let found = match fs::read(path.join(FILE)) {
-            Ok(bytes) => Some(
-                serde_json::from_slice::<Identity>(&bytes)
-                    .map_err(|error| Error::corrupt(format!("{} is damaged: {error}", path.join(FILE).display())))?,
-            ),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(failed("cannot read who this is", error)),
-        };
-        if let Some(found) = &found
-            && found.replica != replica
-        {
-            return Err(Error::invalid_argument(format!(
-                "{} belongs to replica {}, not to replica {replica}",
-                path.display(),
-                found.replica
-            )));
-        }
+        moved::finish(path)?;
+        let made = fs::create_dir_all(path);
+        made.map_err(|error| Error::unavailable(format!("cannot make {}: {error}", path.display())))?;
+        let lock = lock(path)?;
+        let found = read(path, replica)?;
         let is_new = found.is_none();
         let identity = match found {
             Some(identity) => identity,
@@ -101,13 +80,23 @@ impl ReplicaDir {
         Ok(dir)
     }
 
+    /// Takes the directory of a replica that was here before, and leaves it as it is. `None`: none was.
+    pub(super) fn take(path: &Path, replica: ReplicaId) -> Result<Option<Self>> {
+        if !path.join(FILE).exists() {
+            return Ok(None);
+        }
+        let lock = lock(path)?;
+        let found = read(path, replica)?;
+        Ok(found.map(|identity| Self { path: path.to_path_buf(), identity, _lock: lock }))
+    }
+
     pub(super) fn identity(&self) -> &Identity {
         &self.identity
     }
 
     /// Where its node has its data.
     pub(super) fn node_dir(&self) -> PathBuf {
-        self.path.join(NODE)
+        node_dir(&self.path)
     }
 
     /// Changes who it is, and returns when that is on stable storage.
@@ -147,28 +136,81 @@ impl ReplicaDir {
         }
     }
 
-    fn has_data(&self) -> bool {
+    pub(super) fn has_data(&self) -> bool {
         fs::read_dir(self.node_dir()).is_ok_and(|mut entries| entries.next().is_some())
     }
 
     fn keep(&self) -> Result<()> {
-        let aside = self.path.join(ASIDE);
-        let kept = serde_json::to_vec_pretty(&self.identity).map_err(io::Error::other).and_then(|bytes| {
-            let mut file = File::create(&aside)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&aside, self.path.join(FILE))?;
-            File::open(&self.path)?.sync_all()
-        });
-        kept.map_err(|error| Error::unavailable(format!("cannot write {}: {error}", aside.display())))
+        self.identity.keep(&self.path)
     }
 }
 
+/// Where the node of a replica's directory has its data.
+pub(super) fn node_dir(path: &Path) -> PathBuf {
+    path.join(NODE)
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let failed = |error| Error::unavailable(format!("cannot make the lock in {}: {error}", path.display()));
+    let lock = File::create(path.join(LOCK)).map_err(failed)?;
+    lock.try_lock().map_err(|_| {
+        Error::invalid_argument(format!(
+            "another process uses {}: stop it, or choose another directory",
+            path.display()
+        ))
+    })?;
+    Ok(lock)
+}
+
+/// Who the replica of a directory is, if it was this one.
+fn read(path: &Path, replica: ReplicaId) -> Result<Option<Identity>> {
+    let file = path.join(FILE);
+    let found = match fs::read(&file) {
+        Ok(bytes) => serde_json::from_slice::<Identity>(&bytes)
+            .map_err(|error| Error::corrupt(format!("{} is damaged: {error}", file.display())))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::unavailable(format!("cannot read {}: {error}", file.display()))),
+    };
+    if found.replica != replica {
+        let path = path.display();
+        return Err(Error::invalid_argument(format!(
+            "{path} belongs to replica {}, not to replica {replica}",
+            found.replica
+        )));
+    }
+    Ok(Some(found))
+}
+
 impl Identity {
+    /// Writes it into a directory. It is on stable storage when this returns.
+    pub(super) fn keep(&self, path: &Path) -> Result<()> {
+        let aside = path.join(ASIDE);
+        let kept = serde_json::to_vec_pretty(self).map_err(io::Error::other).and_then(|bytes| {
+            let mut file = File::create(&aside)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&aside, path.join(FILE))?;
+            File::open(path)?.sync_all()
+        });
+        kept.map_err(|error| Error::unavailable(format!("cannot write {}: {error}", aside.display())))
+    }
+
+    /// One that founds a cluster alone, and has the data for it already.
+    pub(super) fn founder(replica: ReplicaId, cluster: ClusterId) -> Result<Self> {
+        let node = Some(NodeIdentity { id: mint_node()?, founds: true, has_run: true });
+        Ok(Self { cluster: Some(cluster), node, ..Self::new(replica, Promises::default())? })
+    }
+
     fn new(replica: ReplicaId, promises: Promises) -> Result<Self> {
         let incarnation = getrandom::u64().map_err(|error| Error::unavailable(error.to_string()))?;
         Ok(Self { replica, incarnation, cluster: None, node: None, promises, proposed: None })
     }
+}
+
+/// The id of a node that founds a cluster. Clients of etcd have ids of 63 bits, and zero is none.
+pub(super) fn mint_node() -> Result<NodeId> {
+    let id = getrandom::u64().map_err(|error| Error::unavailable(error.to_string()))?;
+    Ok((id >> 1).max(1))
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! The rooms: `decide` says what is to be done for the members, as a pure function; `lead` looks, asks it and carries out what it says, on the leader.
 //! `participant` is a replica that takes part: it finds the cluster by `locate`, or founds it by `founding`, which speaks the protocol of `bootstrap`
-//! by `ask`; `identity` is who it is, on disk. `table` is what all know of each other, kept in the cluster, and `report` what the leader
+//! by `ask`; `reading` is how it reads the table, and `identity` is who it is, on disk. `recover` makes a new cluster of what one survivor holds, in a directory that `moved` puts in the place of
+//! the old one. `table` is what all know of each other, kept in the cluster, and `report` what the leader
 //! says of it. docs/decisions/0010-growing-clusters.md tells why.
 
 #[cfg(feature = "etcd")]
@@ -23,9 +24,15 @@ mod liveness;
 #[cfg(feature = "etcd")]
 mod locate;
 #[cfg(feature = "etcd")]
+mod moved;
+#[cfg(feature = "etcd")]
 mod overview;
 #[cfg(feature = "etcd")]
 mod participant;
+#[cfg(feature = "etcd")]
+mod reading;
+#[cfg(feature = "etcd")]
+mod recover;
 #[cfg(feature = "etcd")]
 mod report;
 #[cfg(feature = "etcd")]
@@ -40,6 +47,8 @@ pub use cluster_id::ClusterId;
 pub use overview::{Overview, ReplicaOverview, open_table, overview};
 #[cfg(feature = "etcd")]
 pub(crate) use participant::Participant;
+#[cfg(feature = "etcd")]
+pub use recover::{AnsweringNode, Recovered, Survivor, Voter};
 #[cfg(feature = "etcd")]
 pub use report::{Heard, Report};
 #[cfg(feature = "etcd")]

@@ -1,7 +1,6 @@
 //! A replica that takes part: it finds its cluster or founds it, tells that it lives, and has a node when the leader gives it one.
 
 use std::{
-    collections::BTreeSet,
     fs,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -13,24 +12,21 @@ use tokio::{sync::watch, task::JoinHandle};
 use super::{
     ask::Answering,
     cluster_id::ClusterId,
-    decide::NodeId,
     founding,
     identity::{Identity, NodeIdentity, ReplicaDir},
     lead::Lead,
-    locate::{Located, Search, locate},
+    locate::{Search, locate},
+    reading::{Reading, node_settings, shown_by},
     switching::Switching,
     table::{Contents, ReplicaRow, Table},
 };
 use crate::{
-    admin::Admin,
-    config::{Bootstrap, ClusterState, Engine, Growing, InitialCluster, Member, NodeSettings, NodeUrl},
-    node::{self, ManagedNode, shown_cluster},
+    config::{Bootstrap, Engine, Growing, Member},
+    node::{self, ManagedNode},
 };
 
 /// The least time that a call of the table may take.
 const CALLS_WITHIN: Duration = Duration::from_secs(2);
-/// How long an own node may take to say which cluster it is of.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// A replica that takes part in a cluster that grows by itself.
 #[derive(Debug)]
@@ -44,7 +40,7 @@ pub(crate) struct Participant {
 pub(super) struct Shared {
     pub(super) growing: Growing,
     dir: Arc<Mutex<ReplicaDir>>,
-    store: Arc<Switching>,
+    pub(super) store: Arc<Switching>,
     own: Mutex<Option<Own>>,
     /// What it does or waits for, for people.
     state: Mutex<String>,
@@ -55,9 +51,9 @@ pub(super) struct Shared {
 
 /// The node of this replica, and a store by it.
 #[derive(Clone, Debug)]
-struct Own {
+pub(super) struct Own {
     node: Arc<dyn ManagedNode>,
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
 }
 
 impl Participant {
@@ -124,19 +120,19 @@ impl Drop for Participant {
 }
 
 impl Shared {
-    fn node(&self) -> Option<Arc<dyn ManagedNode>> {
+    pub(super) fn node(&self) -> Option<Arc<dyn ManagedNode>> {
         self.own().map(|own| own.node)
     }
 
-    fn own(&self) -> Option<Own> {
+    pub(super) fn own(&self) -> Option<Own> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn identity(&self) -> Identity {
+    pub(super) fn identity(&self) -> Identity {
         self.dir.lock().unwrap_or_else(PoisonError::into_inner).identity().clone()
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Identity) -> T) -> Result<T> {
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Identity) -> T) -> Result<T> {
         self.dir.lock().unwrap_or_else(PoisonError::into_inner).change(change)
     }
 
@@ -183,33 +179,11 @@ async fn look_after(shared: &Shared, lead: &mut Lead) -> Result<()> {
     lead.once(&*own.node, &table).await
 }
 
-/// The id of the cluster, as the API of the own node shows it: an etcd makes its own.
-async fn shown_by(growing: &Growing, cluster: ClusterId) -> Result<u64> {
-    match growing.engine {
-        Engine::Embedded => Ok(shown_cluster(cluster.0)),
-        Engine::Etcd => Ok(own_status(growing).await?.0),
-    }
-}
-
-/// The cluster and the id of the own etcd, as it says itself.
-async fn own_status(growing: &Growing) -> Result<(u64, NodeId)> {
-    let own = std::slice::from_ref(&growing.replica.client_url);
-    let admin = Admin::with_tls(own, ANSWERS_WITHIN, &growing.client_tls)?;
-    let answer = admin.status().await.pop().map(|(_, answer)| answer);
-    let info = answer.unwrap_or_else(|| Err(Error::unavailable("it does not answer")))?;
-    Ok((info.cluster, info.id))
-}
-
 /// The task that takes part.
 struct Taking {
     shared: Arc<Shared>,
     answering: Option<Answering>,
-    /// The way by the nodes of others.
-    located: Option<Located>,
-    /// The nodes that ran when it was looked for.
-    running: BTreeSet<NodeUrl>,
-    /// The cluster that this replica founds is in the table.
-    is_announced: bool,
+    reading: Reading,
     beat: u64,
     /// Another incarnation's row, and since when its heartbeat has been the same.
     predecessor: Option<((u64, u64), Instant)>,
@@ -219,16 +193,8 @@ struct Taking {
 impl Taking {
     fn new(shared: Arc<Shared>) -> Self {
         let ended = watch::channel(None).0;
-        Self {
-            shared,
-            answering: None,
-            located: None,
-            running: BTreeSet::new(),
-            is_announced: false,
-            beat: 0,
-            predecessor: None,
-            ended,
-        }
+        let reading = Reading::new(Arc::clone(&shared));
+        Self { shared, answering: None, reading, beat: 0, predecessor: None, ended }
     }
 
     async fn run(mut self) {
@@ -258,7 +224,7 @@ impl Taking {
         self.look_after_node().await?;
         let identity = self.shared.identity();
         let Some(cluster) = identity.cluster else { return self.seek().await };
-        let (table, contents) = self.read(cluster).await?;
+        let (table, contents) = self.reading.read(cluster).await?;
         if let Some(node) = identity.node
             && contents.nodes.get(&node.id).is_some_and(|row| row.is_gone)
         {
@@ -287,8 +253,8 @@ impl Taking {
             if let (Some(node), Some(cluster), Engine::Etcd) =
                 (identity.node, identity.cluster, self.shared.growing.engine)
             {
-                self.located = None;
-                let gone = match self.read_by_others(cluster).await {
+                self.reading.forget();
+                let gone = match self.reading.read_by_others(cluster).await {
                     Ok((_, contents)) => contents.nodes.get(&node.id).is_some_and(|row| row.is_gone),
                     Err(_) => false,
                 };
@@ -312,7 +278,7 @@ impl Taking {
             Search::Found(located) => {
                 self.shared.change(|identity| identity.cluster = Some(located.cluster))?;
                 self.shared.say(&format!("has found cluster {}", located.cluster));
-                self.located = Some(located);
+                self.reading.go_by(located);
                 if let Some(answering) = self.answering.take() {
                     answering.stop().await;
                 }
@@ -344,76 +310,6 @@ impl Taking {
                     answering.stop().await;
                 }
                 self.start_node().await
-            }
-        }
-    }
-
-    /// The table, by the own node or else by those of others.
-    async fn read(&mut self, cluster: ClusterId) -> Result<(Table, Contents)> {
-        let Some(own) = self.shared.own() else { return self.read_by_others(cluster).await };
-        match self.read_by_own(own.store, cluster).await {
-            Ok(read) => Ok(read),
-            Err(error) => {
-                // It may be cut off, or a member no more.
-                self.located = None;
-                self.read_by_others(cluster).await.map_err(|_| error)
-            }
-        }
-    }
-
-    async fn read_by_own(&mut self, store: Arc<dyn Store>, cluster: ClusterId) -> Result<(Table, Contents)> {
-        let growing = &self.shared.growing;
-        let (shown, id) = match growing.engine {
-            Engine::Embedded => (shown_cluster(cluster.0), None),
-            Engine::Etcd => own_status(growing).await.map(|(shown, id)| (shown, Some(id)))?,
-        };
-        let table = Table::new(store, shown, growing.token.clone(), self.shared.calls_within());
-        if let Some(own) = self.shared.identity().node.filter(|node| node.founds && !self.is_announced) {
-            let id = id.unwrap_or(own.id);
-            self.shared.change(|identity| identity.node = Some(NodeIdentity { id, ..own }))?;
-            table.found(cluster).await?;
-            let Identity { replica, incarnation, .. } = self.shared.identity();
-            if !table.assign(id, replica, incarnation).await? {
-                return Err(Error::corrupt(format!("node {id:x} stands in the table as that of another replica")));
-            }
-            self.is_announced = true;
-        }
-        let contents = table.read().await?;
-        Ok((table, contents))
-    }
-
-    async fn read_by_others(&mut self, cluster: ClusterId) -> Result<(Table, Contents)> {
-        let growing = &self.shared.growing;
-        if self.located.is_none() {
-            match locate(growing, Some(cluster), self.shared.calls_within()).await? {
-                Search::Found(located) => {
-                    if self.shared.node().is_none() {
-                        self.shared.store.switch(Some(Arc::clone(&located.store)));
-                    }
-                    self.located = Some(located);
-                }
-                Search::Nothing(others) => {
-                    let others = if others.is_empty() { String::new() } else { format!(": {}", others.join("; ")) };
-                    return Err(Error::unavailable(format!("no node of cluster {cluster} answers{others}")));
-                }
-            }
-        }
-        let Some(Located { shown, store, .. }) = &self.located else {
-            return Err(Error::unavailable("the cluster has not been found"));
-        };
-        let table = Table::new(Arc::clone(store), *shown, growing.token.clone(), self.shared.calls_within());
-        match table.read().await {
-            Ok(contents) => {
-                let running: BTreeSet<NodeUrl> = contents.running().into_values().collect();
-                if running != self.running {
-                    // Nodes have come or gone: the next time all are looked for.
-                    (self.running, self.located) = (running, None);
-                }
-                Ok((table, contents))
-            }
-            Err(error) => {
-                self.located = None;
-                Err(error)
             }
         }
     }
@@ -462,25 +358,13 @@ impl Taking {
         let (Some(own), Some(cluster)) = (identity.node, identity.cluster) else { return Ok(()) };
         let shared = Arc::clone(&self.shared);
         let growing = &shared.growing;
-        let (name, peer_url) = (growing.replica.name.clone(), growing.replica.peer_url.clone());
-        let mut members = vec![Member { name: name.clone(), peer_url: peer_url.clone() }];
+        let mut members =
+            vec![Member { name: growing.replica.name.clone(), peer_url: growing.replica.peer_url.clone() }];
         if growing.engine == Engine::Etcd && !own.founds && !own.has_run {
-            members.extend(self.other_members(cluster).await?);
+            members.extend(self.reading.other_members(cluster).await?);
         }
         let data_dir = self.shared.dir.lock().unwrap_or_else(PoisonError::into_inner).node_dir();
-        let settings = NodeSettings {
-            name,
-            token: growing.token.clone(),
-            client_url: growing.replica.client_url.clone(),
-            peer_url,
-            cluster: InitialCluster::new(members).map_err(Error::invalid_argument)?,
-            state: ClusterState::Given { cluster: cluster.0, node: own.id, founds: own.founds },
-            tls: growing.replica.tls.clone(),
-            data_dir: data_dir.clone(),
-            engine: growing.engine,
-            etcd_program: growing.etcd_program.clone(),
-            log: growing.log.clone(),
-        };
+        let settings = node_settings(growing, cluster, own, members, data_dir.clone())?;
         fs::create_dir_all(&data_dir).map_err(Error::unavailable)?;
         let node = node::start(settings).await?;
         self.shared.change(|identity| identity.node = Some(NodeIdentity { has_run: true, ..own }))?;
@@ -492,38 +376,10 @@ impl Taking {
                 ended.send_replace(Some(error.to_string()));
             }
         });
-        let store = self.store_by(&*node).await?;
+        let store = self.reading.store_by(&*node).await?;
         self.shared.store.switch(Some(Arc::clone(&store)));
         *self.shared.own.lock().unwrap_or_else(PoisonError::into_inner) = Some(Own { node, store });
         Ok(())
-    }
-
-    /// A store by the own node. An etcd that does not vote yet serves nobody: then those of others do.
-    async fn store_by(&self, node: &dyn ManagedNode) -> Result<Arc<dyn Store>> {
-        let growing = &self.shared.growing;
-        if growing.engine == Engine::Embedded {
-            return node.store().await;
-        }
-        let own = growing.replica.client_url.clone();
-        let others = self.located.iter().flat_map(|located| &located.endpoints).filter(|url| **url != own).cloned();
-        let urls: Vec<_> = std::iter::once(own.clone()).chain(others).collect();
-        node::connect(&urls, &growing.client_tls).await
-    }
-
-    /// The members that an etcd which joins has to be told: those that run have told their names.
-    async fn other_members(&mut self, cluster: ClusterId) -> Result<Vec<Member>> {
-        let shared = Arc::clone(&self.shared);
-        let growing = &shared.growing;
-        if self.located.is_none() {
-            self.read_by_others(cluster).await?;
-        }
-        let endpoints = self.located.as_ref().map(|located| located.endpoints.clone()).unwrap_or_default();
-        let admin = Admin::with_tls(&endpoints, self.shared.calls_within(), &growing.client_tls)?;
-        let members = admin.members().await?.into_iter().filter_map(|member| {
-            let peer_url = member.peer_urls.first()?.parse().ok()?;
-            Some(Member { name: member.name, peer_url })
-        });
-        Ok(members.filter(|member| member.peer_url != growing.replica.peer_url).collect())
     }
 
     /// The node is a member no more. Its data are of no use, and its id is never used again.
@@ -534,7 +390,7 @@ impl Taking {
             own.node.stop().await;
         }
         self.ended = watch::channel(None).0;
-        self.located = None;
+        self.reading.forget();
         let was = self.shared.identity().node.map_or(0, |node| node.id);
         tracing::info!(
             replica = self.shared.growing.replica.id,

@@ -2,6 +2,8 @@ use std::{net::TcpListener, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use storage_core::{Error, Result, Store};
+#[cfg(feature = "etcd")]
+use storage_embedded::Salvage;
 use storage_embedded::{ClusterToken, Member, Node, NodeConfig, Refusals, Restored};
 use tokio::sync::Mutex;
 
@@ -167,6 +169,23 @@ fn node_config(settings: &NodeSettings, joined: Option<Joined>) -> NodeConfig {
 pub(crate) fn restore(snapshot: &Path, settings: &NodeSettings, bump_revision: u64) -> Result<Restored> {
     let restored = storage_embedded::restore(snapshot, &node_config(settings, None), bump_revision)?;
     mark::write(settings, None)?;
+    Ok(restored)
+}
+
+/// Makes the directory of a node that founds a cluster alone, of what a stopped one holds, without the keys that begin with `without`.
+#[cfg(feature = "etcd")]
+pub(crate) fn restore_salvaged(
+    salvage: &Salvage,
+    settings: &NodeSettings,
+    bump_revision: u64,
+    without: &[u8],
+) -> Result<Restored> {
+    let ClusterState::Given { cluster, node, founds: true } = settings.state else {
+        return Err(Error::invalid_argument("a node that founds a cluster has to be told its id"));
+    };
+    let joined = Some(Joined { cluster, id: node });
+    let restored = salvage.restore(&node_config(settings, joined), bump_revision, without)?;
+    mark::write(settings, joined)?;
     Ok(restored)
 }
 

@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Change, ManagedNode, Members, cannot_listen, mark, members, process::Child};
+use super::{Change, ManagedNode, Members, cannot_listen, etcd_members, mark, process::Child};
 use crate::{
     config::{ClientTls, ClusterState, NodeSettings, NodeUrl},
     monitor::Page,
@@ -128,11 +128,11 @@ impl ManagedNode for EtcdNode {
     fn metrics(&self, _: &mut Page) {}
 
     async fn members(&self) -> Result<Option<Members>> {
-        members::of_etcd(&self.settings).await
+        etcd_members::of_etcd(&self.settings).await
     }
 
     async fn change(&self, seen: &Members, change: Change) -> Result<Option<u64>> {
-        members::change_etcd(&self.settings, seen, change).await
+        etcd_members::change_etcd(&self.settings, seen, change).await
     }
 
     async fn stop(&self) {

@@ -6,6 +6,8 @@
 mod embedded;
 #[cfg(feature = "etcd")]
 mod etcd;
+#[cfg(feature = "etcd")]
+mod etcd_members;
 mod ids;
 mod mark;
 mod members;
@@ -29,9 +31,12 @@ use crate::{
 pub use embedded::EmbeddedNode;
 pub(crate) use embedded::restore;
 #[cfg(feature = "etcd")]
+pub(crate) use embedded::restore_salvaged;
+#[cfg(feature = "etcd")]
 pub use etcd::EtcdNode;
 #[cfg(feature = "etcd")]
 pub(crate) use etcd::connect;
+#[cfg(feature = "etcd")]
 pub(crate) use ids::shown_cluster;
 pub use ids::{cluster_id, node_id};
 pub use members::{Change, MemberUrls, Members};
