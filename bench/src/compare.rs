@@ -230,6 +230,7 @@ fn report(comparison: &Comparison, physics: Physics, groups: Vec<Group>) -> Resu
             ));
         }
     }
+    #[expect(clippy::disallowed_methods, reason = "a report says when it was made")]
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(Report {
         schema: Report::SCHEMA.to_owned(),

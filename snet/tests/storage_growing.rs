@@ -2,8 +2,14 @@
 #![cfg(feature = "etcd")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "storage_growing/clocks.rs"]
+mod clocks;
 mod common;
 mod growing;
+#[path = "storage_growing/recover.rs"]
+mod recover;
+#[path = "storage_growing/tls.rs"]
+mod tls;
 
 use std::{
     thread,
@@ -48,7 +54,14 @@ fn first_of(count: usize) -> Replicas {
 
 /// So many replicas run, of which the first three vote.
 fn three_of(count: usize) -> Replicas {
-    let mut replicas = first_of(count);
+    three_started(Replicas::new(count, "embedded"))
+}
+
+/// All of them run, of which the first three vote.
+fn three_started(mut replicas: Replicas) -> Replicas {
+    let count = replicas.cluster.len();
+    replicas.start(1, "new");
+    replicas.until_voters(&[1]);
     replicas.start(2, "join");
     replicas.start(3, "join");
     replicas.until_voters(&[1, 2, 3]);

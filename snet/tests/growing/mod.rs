@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -29,17 +29,42 @@ pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(6);
 /// How each replica begins, as it stands at its next start.
 type Modes = Arc<Mutex<Vec<&'static str>>>;
 
+/// Changes how a replica is started, by its number: its program, its environment.
+type Start = Arc<dyn Fn(usize) -> Launch + Send + Sync>;
+
+/// What the replicas of a test have in common.
+pub(crate) struct Setting {
+    pub(crate) engine: &'static str,
+    pub(crate) options: ClusterOptions,
+    /// Where `ca.crt`, `client.crt`, and `r1.crt` and so on are: then all URLs are `https`.
+    pub(crate) certs: Option<PathBuf>,
+    /// The program of a replica, with what stands before its arguments.
+    pub(crate) start: Start,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self {
+            engine: "embedded",
+            options: ClusterOptions::default(),
+            certs: None,
+            start: Arc::new(|_| Launch::new(env!("CARGO_BIN_EXE_snet"))),
+        }
+    }
+}
+
 /// Replicas 1 to so many, of which none runs at first. Replica r is node r - 1 of the test kit's cluster.
 pub(crate) struct Replicas {
     pub(crate) cluster: Cluster,
     pub(crate) network: Option<Arc<Network>>,
     modes: Modes,
     tokens: Arc<Mutex<Vec<String>>>,
+    certs: Option<PathBuf>,
 }
 
 impl Replicas {
     pub(crate) fn new(count: usize, engine: &'static str) -> Self {
-        Self::with_options(count, engine, ClusterOptions::default())
+        Self::with(count, Setting { engine, ..Setting::default() })
     }
 
     /// In namespaces of the network; `None`, with the reason printed, where they cannot be had.
@@ -48,7 +73,7 @@ impl Replicas {
             Ok(network) => {
                 let mut options = ClusterOptions::default();
                 options.network = Some(Arc::new(network));
-                Some(Self::with_options(count, "embedded", options))
+                Some(Self::with(count, Setting { options, ..Setting::default() }))
             }
             Err(reason) => {
                 println!("skipped: {reason}");
@@ -61,27 +86,28 @@ impl Replicas {
     pub(crate) fn on(image: &Image, count: usize) -> Self {
         let mut options = ClusterOptions::default();
         options.parent_dir = Some(image.path());
-        Self::with_options(count, "embedded", options)
+        Self::with(count, Setting { options, ..Setting::default() })
     }
 
-    fn with_options(count: usize, engine: &'static str, options: ClusterOptions) -> Self {
+    pub(crate) fn with(count: usize, setting: Setting) -> Self {
+        let Setting { engine, options, certs, start } = setting;
         let modes: Modes = Arc::new(Mutex::new(vec!["join"; count]));
         let tokens = Arc::new(Mutex::new(vec![String::new(); count]));
         let network = options.network.clone();
-        let (at_start, own) = (Arc::clone(&modes), Arc::clone(&tokens));
+        let (at_start, own, own_certs) = (Arc::clone(&modes), Arc::clone(&tokens), certs.clone());
         let launch = move |node: &NodeContext| {
             let mode = at_start.lock().unwrap()[node.index()];
             let other = own.lock().unwrap()[node.index()].clone();
             let token = if other.is_empty() { node.token().to_owned() } else { other };
             let id = (node.index() + 1).to_string();
-            Ok(Launch::new(env!("CARGO_BIN_EXE_snet"))
-                .file("cluster.toml", file(node, engine, &token)?)
+            Ok(start(node.index() + 1)
+                .file("cluster.toml", file(node, engine, &token, own_certs.as_deref())?)
                 .args(["storage", "serve", "--incremental", "--config", "cluster.toml", "--replica", &id])
                 .args(["--bootstrap", mode])
                 .env("ETCD_BIN", programs::find("etcd").map(|path| path.display().to_string()).unwrap_or_default()))
         };
         let spec = ServerSpec::new("snet-growing", launch).port("client").port("peer").client_url("127.0.0.1:{client}");
-        Self { cluster: Cluster::prepare(spec, count, options).unwrap(), network, modes, tokens }
+        Self { cluster: Cluster::prepare(spec, count, options).unwrap(), network, modes, tokens, certs }
     }
 
     /// Starts a replica, which begins like this if it has no data.
@@ -122,10 +148,14 @@ impl Replicas {
         self.cluster.node(replica - 1).unwrap().context().dir().join("cluster.toml")
     }
 
+    /// The directory of a replica: who it is, and its node's data.
+    pub(crate) fn dir(&self, replica: usize) -> PathBuf {
+        self.cluster.node(replica - 1).unwrap().data_dir().join(format!("r{replica}"))
+    }
+
     /// What the file of who the replica is says.
     pub(crate) fn identity(&self, replica: usize) -> Option<Value> {
-        let dir = self.cluster.node(replica - 1).unwrap().data_dir().join(format!("r{replica}"));
-        serde_json::from_slice(&fs::read(dir.join("replica.json")).ok()?).ok()
+        serde_json::from_slice(&fs::read(self.dir(replica).join("replica.json")).ok()?).ok()
     }
 
     pub(crate) fn log(&self, replica: usize) -> String {
@@ -188,8 +218,16 @@ impl Replicas {
     }
 
     /// All client URLs, whoever runs.
-    fn url(&self) -> String {
-        format!("etcd://{}", self.cluster.client_urls().join(","))
+    pub(crate) fn url(&self) -> String {
+        let urls = self.cluster.client_urls().join(",");
+        match &self.certs {
+            None => format!("etcd://{urls}"),
+            Some(certs) => {
+                let file = |name: &str| certs.join(name).display().to_string();
+                let (ca, cert, key) = (file("ca.crt"), file("client.crt"), file("client.key"));
+                format!("etcds://{urls}/?ca={ca}&cert={cert}&key={key}")
+            }
+        }
     }
 
     /// Lets clients work while something happens, and judges what they were told.
@@ -256,7 +294,8 @@ pub(crate) fn p99(report: &Report, from: u64, to: u64) -> (f64, usize) {
 }
 
 /// A file that lists all replicas.
-fn file(node: &NodeContext, engine: &str, token: &str) -> Result<String, ServerError> {
+fn file(node: &NodeContext, engine: &str, token: &str, certs: Option<&Path>) -> Result<String, ServerError> {
+    let scheme = if certs.is_some() { "https" } else { "http" };
     let mut text = format!(
         "token = \"{token}\"\nengine = \"{engine}\"\ndata_dir = \"data\"\n[membership]\ndead_after = \"{}ms\"\n",
         DEAD_AFTER.as_millis()
@@ -265,8 +304,14 @@ fn file(node: &NodeContext, engine: &str, token: &str) -> Result<String, ServerE
         let (id, client, peer) = (other.index() + 1, other.port("client")?, other.port("peer")?);
         let _ = write!(
             text,
-            "[[replicas]]\nid = {id}\nnode_name = \"r{id}\"\nclient_url = \"http://127.0.0.1:{client}\"\npeer_url = \"http://127.0.0.1:{peer}\"\n"
+            "[[replicas]]\nid = {id}\nnode_name = \"r{id}\"\nclient_url = \"{scheme}://127.0.0.1:{client}\"\npeer_url = \"{scheme}://127.0.0.1:{peer}\"\n"
         );
+        if let Some(certs) = certs.map(Path::display) {
+            let _ = write!(
+                text,
+                "cert_file = \"{certs}/r{id}.crt\"\nkey_file = \"{certs}/r{id}.key\"\ntrusted_ca_file = \"{certs}/ca.crt\"\n"
+            );
+        }
     }
     Ok(text)
 }

@@ -32,6 +32,8 @@ pub(crate) enum Target {
     Java,
     /// The protobuf compiler, which builds the etcd client.
     Protoc,
+    /// The library that gives a process another wall clock.
+    Faketime,
     /// Clients of etcd in other languages, where the machine has those.
     Clients,
     /// Everything.
@@ -46,8 +48,9 @@ impl Target {
             Self::Zk => &["java", "zk"],
             Self::Java => &["java"],
             Self::Protoc => &["protoc"],
+            Self::Faketime => &["faketime"],
             Self::Clients => &[],
-            Self::All => &["protoc", "etcd", "consul", "java", "zk"],
+            Self::All => &["protoc", "etcd", "consul", "java", "zk", "faketime"],
         }
     }
 }

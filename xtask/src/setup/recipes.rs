@@ -39,7 +39,7 @@ const fn package(name: &'static str, release: &'static str) -> Package {
 }
 
 /// Everything there is, in the order of `setup all`.
-pub(super) const RECIPES: [Recipe; 5] = [
+pub(super) const RECIPES: [Recipe; 6] = [
     Recipe {
         name: "protoc",
         purpose: "the protobuf compiler, which builds the etcd client",
@@ -129,7 +129,30 @@ pub(super) const RECIPES: [Recipe; 5] = [
             Ok(vec![("ZOOKEEPER_CLASSPATH", jars?.join(":"))])
         },
     },
+    Recipe {
+        name: "faketime",
+        purpose: "the library that gives a process another wall clock",
+        packages: &[package("libfaketime", "bookworm")],
+        by_hand: "install libfaketime (apt install libfaketime, dnf install libfaketime), or set LIBFAKETIME to its \
+                  libfaketimeMT.so.1",
+        on_machine: || {
+            let usual =
+                || ["/usr/lib", "/usr/lib64", "/usr/local/lib"].iter().find_map(|lib| faketime_in(Path::new(lib)));
+            Some(vec![("LIBFAKETIME", variable("LIBFAKETIME").or_else(usual)?)])
+        },
+        in_tree: |tree| {
+            let library = faketime_in(&tree.join("usr/lib")).context("no libfaketimeMT.so.1 in the package")?;
+            Ok(vec![("LIBFAKETIME", library)])
+        },
+    },
 ];
+
+/// Debian has a folder for each kind of machine between.
+fn faketime_in(lib: &Path) -> Option<String> {
+    let within = fs::read_dir(lib).ok()?.flatten().map(|entry| entry.path());
+    let folders = std::iter::once(lib.to_owned()).chain(within);
+    folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|library| library.exists()).map(text)
+}
 
 /// What the server needs to run, of all that is in the packages; the second half for TLS alone.
 const ZOOKEEPER_JARS: [&str; 14] = [
