@@ -69,10 +69,7 @@ impl Node {
 
     /// The latest configuration, committed or not, and where it stands: the sets of voters, and the learners.
     pub(crate) fn config(&self) -> Option<(usize, &Vec<Members>, &Members)> {
-        self.log.iter().enumerate().rev().find_map(|(at, entry)| match &entry.kind {
-            Kind::Config { sets, learners } => Some((at, sets, learners)),
-            _ => None,
-        })
+        config(&self.log)
     }
 
     pub(crate) fn voters(&self) -> BTreeSet<NodeId> {
@@ -80,8 +77,7 @@ impl Node {
     }
 
     pub(crate) fn members(&self) -> BTreeSet<NodeId> {
-        let learners = self.config().map(|(_, _, learners)| learners.clone()).unwrap_or_default();
-        self.voters().union(&learners).copied().collect()
+        members(&self.log)
     }
 
     fn last(&self) -> (u64, usize) {
@@ -165,4 +161,16 @@ impl Node {
             }
         }
     }
+}
+
+fn config(log: &[Entry]) -> Option<(usize, &Vec<Members>, &Members)> {
+    log.iter().enumerate().rev().find_map(|(at, entry)| match &entry.kind {
+        Kind::Config { sets, learners } => Some((at, sets, learners)),
+        _ => None,
+    })
+}
+
+/// Who votes or learns by a log.
+pub(crate) fn members(log: &[Entry]) -> BTreeSet<NodeId> {
+    config(log).map(|(_, sets, learners)| sets.iter().flatten().chain(learners).copied().collect()).unwrap_or_default()
 }

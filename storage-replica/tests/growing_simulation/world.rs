@@ -9,7 +9,7 @@ use storage_replica::membership::{
     decide::{Action, Changes, Decision, Liveness, ReplicaView, View, decide, voters_for},
 };
 
-use super::raft::{Entry, Kind, Node, NodeId};
+use super::raft::{Entry, Kind, Node, NodeId, members};
 
 /// After so many steps without a word a replica is dead.
 const DEAD_AFTER: u64 = 120;
@@ -438,7 +438,7 @@ impl World {
                 node.append(Kind::Config { sets: vec![sets[0].clone(), voters], learners });
             }
             Action::AddLearner(replica) => {
-                let incarnation = table(node).0[&replica];
+                let incarnation = table(&node.log).0[&replica];
                 learners.insert(id);
                 node.append(Kind::Config { sets, learners });
                 node.append(Kind::Assign { node: id, replica, incarnation });
@@ -461,7 +461,7 @@ impl World {
         let replica = &self.replicas[of];
         let node = replica.disk.node.as_ref().unwrap();
         let (at, sets, learners) = node.config().unwrap();
-        let (registered, assigned) = table(node);
+        let (registered, assigned) = table(&node.log);
         let members = node.members();
         let replicas = registered.iter().map(|(id, incarnation)| {
             let own = assigned.iter().filter(|(_, owner)| **owner == (*id, *incarnation)).map(|(node, _)| *node);
@@ -513,13 +513,13 @@ impl World {
         let now = self.now;
         self.replicas[leader].heard.insert((own, incarnation), now);
         let node = self.replicas[leader].disk.node.as_mut().unwrap();
-        if table(node).0.get(&own) != Some(&incarnation) {
+        if table(&node.log).0.get(&own) != Some(&incarnation) {
             node.append(Kind::Register { replica: own, incarnation });
         }
-        let committed = Node { log: node.log[..node.commit].to_vec(), ..node.clone() };
-        let (_, assigned) = table(&committed);
+        let committed = &node.log[..node.commit];
+        let ((_, assigned), members) = (table(committed), members(committed));
         match &self.replicas[of].disk.node {
-            Some(node) if assigned.contains_key(&node.id) && !committed.members().contains(&node.id) => {
+            Some(node) if assigned.contains_key(&node.id) && !members.contains(&node.id) => {
                 // It was removed: its data go, and whoever comes is another one.
                 let incarnation = self.mint();
                 let disk = &mut self.replicas[of].disk;
@@ -528,7 +528,7 @@ impl World {
             Some(_) => {}
             None => {
                 let given = assigned.iter().filter(|(_, owner)| **owner == (own, incarnation)).map(|(node, _)| *node);
-                let given = given.filter(|node| committed.members().contains(node)).max();
+                let given = given.filter(|node| members.contains(node)).max();
                 self.replicas[of].disk.node = given.map(Node::new);
             }
         }
@@ -536,9 +536,9 @@ impl World {
 }
 
 /// The table in a log: the data directory of each replica, and whose each node is.
-fn table(node: &Node) -> (BTreeMap<u64, u64>, BTreeMap<NodeId, (u64, u64)>) {
+fn table(log: &[Entry]) -> (BTreeMap<u64, u64>, BTreeMap<NodeId, (u64, u64)>) {
     let (mut registered, mut assigned) = (BTreeMap::new(), BTreeMap::new());
-    for entry in &node.log {
+    for entry in log {
         match &entry.kind {
             Kind::Register { replica, incarnation } => drop(registered.insert(*replica, *incarnation)),
             Kind::Assign { node, replica, incarnation } => drop(assigned.insert(*node, (*replica, *incarnation))),
