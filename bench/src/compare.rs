@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -114,8 +115,9 @@ pub fn compare(comparison: &Comparison, clients: &Clients, mut step: impl FnMut(
     for backend in &comparison.backends {
         groups.extend(comparison.sizes(backend).map(|nodes| Group::new(backend, nodes, comparison)));
     }
+    let sizes: BTreeSet<usize> = groups.iter().map(|group| group.nodes).collect();
     for round in 1..=comparison.rounds {
-        probes.measure(&comparison.directory)?;
+        probes.measure(&comparison.directory, sizes.iter().copied())?;
         for group in &mut groups {
             group.round(round, comparison, clients, &mut step)?;
         }

@@ -46,7 +46,7 @@ pub use payments::{Audit, Open, Simulation, SimulationReport, Traffic, Violation
 #[cfg(feature = "embedded")]
 pub use preload::{Preload, PreloadReport, preload};
 pub use probe::Physics;
-pub use render::{bytes, html, markdown, millis, seconds, thousands};
+pub use render::{bytes, html, markdown, millis, seconds, shared_syncs, thousands};
 pub use report::{BackendFigures, Cell, ClusterFigures, Report, Resources, Round, Spread};
 pub use target::{BACKENDS, Backend, Placement, Target, backend, to_bench};
 pub use verdict::{Change, Changes, LEAST_CHANGE, LEAST_ROUNDS, Verdict, changes};

@@ -47,7 +47,7 @@ pub struct Report {
 
 impl Report {
     /// The name and version of this format.
-    pub const SCHEMA: &str = "snet-bench/2";
+    pub const SCHEMA: &str = "snet-bench/3";
 
     /// Whether every operation of every round ended without an error, as far as it was begun.
     pub fn is_clean(&self) -> bool {

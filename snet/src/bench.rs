@@ -47,7 +47,7 @@ Examples:
 All nodes run on this machine. Each iteration waits for its answer (a closed loop). A cas is a read and a swap, and counts
 as two requests; a payment is a reservation and a commit, likewise. After each run the counters in the store have to add up to the
 acknowledged writes, else the command fails with code 1. The limit is what waiting for the disk and the network allows:
-clients x requests / (fdatasync + round trip). docs/benchmarks.md explains the rest, and the format of the JSON.";
+clients x requests / (fdatasync + round trip), where several nodes sync at once on one disk. docs/benchmarks.md explains the rest, and the format of the JSON.";
 
 /// Measure stores, and check while measuring that they lose nothing.
 #[derive(Debug, Args)]

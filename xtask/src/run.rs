@@ -26,8 +26,10 @@ pub(crate) fn target() -> PathBuf {
 pub(crate) fn cargo() -> Command {
     let mut command = with_known(Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())));
     command.current_dir(root());
-    // `cargo run` sets these for xtask itself; cargo's children would take them for their own package's.
-    for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
+    // `cargo run` sets these for xtask itself. The build scripts of some crates look at them, and the same cargo without xtask would build
+    // these crates anew, and whatever needs them.
+    let own = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(own)) {
         command.env_remove(name);
     }
     command

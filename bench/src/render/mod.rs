@@ -11,7 +11,7 @@ pub use format::{bytes, millis, seconds, thousands};
 pub use html::html;
 pub use markdown::markdown;
 
-use crate::Report;
+use crate::{Physics, Report};
 
 /// What every report says of how it was made.
 fn method(report: &Report) -> Vec<String> {
@@ -21,10 +21,11 @@ fn method(report: &Report) -> Vec<String> {
     };
     let mut lines = vec![
         format!(
-            "All nodes run on this machine: {}. fdatasync of an overwrite takes {} (p99 {}), a round trip over loopback {}.",
+            "All nodes run on this machine: {}. fdatasync of an overwrite takes {} (p99 {}){}, a round trip over loopback {}.",
             report.machine.line(),
             millis(report.physics.fdatasync.p50_us),
             millis(report.physics.fdatasync.p99_us),
+            shared_syncs(&report.physics),
             millis(report.physics.round_trip.p50_us),
         ),
         format!(
@@ -42,7 +43,9 @@ fn method(report: &Report) -> Vec<String> {
          on one key for all clients: those that lose are counted as conflicts. After each run the counters in the store had to add \
          up to what was acknowledged."
             .to_owned(),
-        "The limit is what waiting allows clients in a closed loop: clients x requests / (fdatasync + round trips).".to_owned(),
+        "The limit is what waiting allows clients in a closed loop: clients x requests / (fdatasync + round trips), \
+         with the fdatasync of a majority of the nodes at once on the disk they share."
+            .to_owned(),
         "Processor time and bytes written are those of the servers for 100,000 iterations; of nodes in the clients' process, without \
          the clients' threads (calls that travel on these are not counted), and memory is that of the whole process."
             .to_owned(),
@@ -55,6 +58,12 @@ fn method(report: &Report) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// How much longer a sync takes on a disk that is shared: ", by a majority of 3 nodes at once 0.30 ms".
+pub fn shared_syncs(physics: &Physics) -> String {
+    let each = physics.shared_fdatasync.iter();
+    each.map(|(nodes, time)| format!(", by a majority of {nodes} nodes at once {}", millis(time.p50_us))).collect()
 }
 
 /// What has to be known before any figure is read.

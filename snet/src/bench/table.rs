@@ -1,6 +1,6 @@
 //! The report in the terminal.
 
-use ::bench::{Cell, Percentiles, Physics, Report, bytes, seconds};
+use ::bench::{Cell, Percentiles, Physics, Report, bytes, seconds, shared_syncs};
 
 use crate::table::{Table, millis, thousands};
 
@@ -33,8 +33,9 @@ pub(super) fn physics_line(physics: &Physics) -> String {
     let each =
         |percentiles: &Percentiles| format!("p50 {}, p99 {}", millis(percentiles.p50_us), millis(percentiles.p99_us));
     format!(
-        "fdatasync of an overwrite: {}; loopback round trip: {}",
+        "fdatasync of an overwrite: {}{}; loopback round trip: {}",
         each(&physics.fdatasync),
+        shared_syncs(physics),
         each(&physics.round_trip)
     )
 }
