@@ -82,7 +82,8 @@ pub struct Event {
     pub entry: KeyValue,
     /// Whether the key was deleted.
     pub deleted: bool,
-    /// What it held before, if it did and that revision can still be read.
+    /// What it held at the revision before, if it did and that revision can still be read; of a key that was created, nothing, even if one
+    /// transaction had deleted it before.
     pub previous: Option<KeyValue>,
 }
 

@@ -1,10 +1,10 @@
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use storage_core::{Consistency, Error, ReadOptions};
 use tokio::{sync::watch, task::spawn_blocking};
 
-use super::{Events, KeyRange, LeaseLife, Range, Ranged, Refused, Result, Txn, TxnAnswer, engine, shown};
+use super::{Event, Events, KeyRange, LeaseLife, Range, Ranged, Refused, Result, Txn, TxnAnswer, engine, shown};
 use crate::{
     Node,
     command::Command,
@@ -162,7 +162,9 @@ impl Mvcc {
             let changes = tables.history.changes_after(after, |key| wanted(key.as_bytes()), limit);
             let changes = changes.map_err(|_| Refused::Compacted)?;
             let events = changes.changes.into_iter().map(|change| state_machine::event(change, compacted));
-            Ok(Events { events: events.collect(), upto: shown(changes.upto) })
+            let mut events: Vec<_> = events.collect();
+            before_their_revisions(&mut events);
+            Ok(Events { events, upto: shown(changes.upto) })
         })
     }
 
@@ -233,4 +235,50 @@ fn takes_long(tables: &Tables, range: &Range) -> bool {
 
 fn unexpected(applied: &Applied) -> super::MvccError {
     Error::corrupt(format!("a call was answered with {applied}")).into()
+}
+
+/// Shows of a key that one transaction changed twice what it held before the transaction, and not in between, as etcd does.
+fn before_their_revisions(events: &mut [Event]) {
+    let of_one = |a: &Event, b: &Event| a.entry.mod_revision == b.entry.mod_revision;
+    for events in events.chunk_by_mut(of_one).filter(|events| events.len() > 1) {
+        let mut before = HashMap::new();
+        for Event { entry, deleted, previous } in events {
+            let held = before.entry(entry.key.clone()).or_insert_with(|| previous.clone());
+            let created = !*deleted && entry.create_revision == entry.mod_revision;
+            *previous = held.clone().filter(|_| !created);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::KeyValue, *};
+
+    #[test]
+    fn what_a_key_held_is_that_of_the_revision_before() {
+        let entry = |create_revision, mod_revision| KeyValue {
+            key: Bytes::from_static(b"k"),
+            value: Bytes::new(),
+            create_revision,
+            mod_revision,
+            version: 1,
+            lease: 0,
+        };
+        let put = |entry: KeyValue, previous| Event { entry, deleted: false, previous };
+        let delete = |entry: KeyValue, previous| Event { entry, deleted: true, previous };
+        // Each within revision 7: changed and deleted; created and deleted; deleted and created.
+        let mut changed = [put(entry(2, 7), Some(entry(2, 5))), delete(entry(0, 7), Some(entry(2, 7)))];
+        let mut created = [put(entry(7, 7), None), delete(entry(0, 7), Some(entry(7, 7)))];
+        let mut deleted = [delete(entry(0, 7), Some(entry(2, 5))), put(entry(7, 7), None)];
+        for events in [&mut changed, &mut created, &mut deleted] {
+            before_their_revisions(events);
+        }
+        assert_eq!(changed.map(|event| event.previous), [Some(entry(2, 5)), Some(entry(2, 5))]);
+        assert_eq!(created.map(|event| event.previous), [None, None]);
+        assert_eq!(deleted.map(|event| event.previous), [Some(entry(2, 5)), None]);
+        // Of another revision: nothing changes.
+        let mut later = [put(entry(2, 7), Some(entry(2, 5))), delete(entry(0, 8), Some(entry(2, 7)))];
+        before_their_revisions(&mut later);
+        assert_eq!(later.map(|event| event.previous), [Some(entry(2, 5)), Some(entry(2, 7))]);
+    }
 }
