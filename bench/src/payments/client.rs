@@ -93,14 +93,22 @@ impl Client {
                 return Ok(true);
             }
             if self.world.silence() > SILENCE {
-                let seconds = SILENCE.as_secs();
-                let what = format!("no payment went through for {seconds} s; {}", self.world.last_failure.lock());
-                return Err(storage::Error::unavailable(what).into());
+                return Err(storage::Error::unavailable(self.why_silent()).into());
             }
             self.world.pause(backoff.mul_f64(self.rng.f64())).await;
             backoff = (2 * backoff).min(BACKOFF.1);
         }
         Ok(false)
+    }
+
+    fn why_silent(&self) -> String {
+        let (seconds, counts, last) = (SILENCE.as_secs(), &self.world.counts, self.world.last_failure.lock());
+        let [busy, stale, unknown, failed] =
+            [&counts.busy, &counts.stale, &counts.unknown, &counts.failed].map(|counter| counter.load(Relaxed));
+        let last = if last.is_empty() { "no failure was seen" } else { last.as_str() };
+        format!(
+            "no payment went through for {seconds} s; {last} (so far {busy} busy, {stale} stale, {unknown} unknown, {failed} failed)"
+        )
     }
 
     /// Sends a payment to a replica, or to two of them at once. Whether it was served.

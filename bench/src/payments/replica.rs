@@ -59,7 +59,10 @@ pub(super) async fn serve(world: Arc<World>, number: usize, mut requests: mpsc::
         match world.service(number, format!("replica {number}"), Duration::ZERO).await {
             Ok(service) => break Arc::new(service),
             Err(_) if world.is_over() => return,
-            Err(_) => world.pause(REOPEN).await,
+            Err(error) => {
+                *world.last_failure.lock() = format!("replica {number} cannot open its store: {error}");
+                world.pause(REOPEN).await;
+            }
         }
     };
     let mut calls = JoinSet::new();

@@ -24,7 +24,7 @@ Usage: storage-embedded-node --id N --data-dir DIR --listen HOST:PORT [--member 
   --listen HOST:PORT    where the node listens for the others
   --member N=HOST:PORT  a founding member, this one included; the same list for every one
   --cluster HEX         the id of the cluster (default: 1)
-  --fast                short timing, for tests: elections after 0.9 to 1.2 s
+  --fast                heartbeats every 50 ms instead of 100, for tests
   --snapshot-every N    entries between two snapshots (default: 500000)
 
 Each line is a number of the caller's choice, a command and its arguments; the answer begins with the same number.
