@@ -67,7 +67,7 @@ pub(crate) struct Arguments {
     /// Besides the closed loop, open loops of so many iterations per second, by all clients together.
     #[arg(long, value_delimiter = ',', value_name = "NUMBERS", visible_alias = "rate")]
     rates: Vec<f64>,
-    /// Iterations of each client in each round [default: 500].
+    /// Iterations of each client in each round [default: 500; with --clients, --seconds 1].
     #[arg(long, value_name = "NUMBER", conflicts_with = "seconds")]
     iterations: Option<u64>,
     /// Work for so long in each round instead of a number of iterations.
@@ -238,10 +238,14 @@ impl Preset {
         match (arguments.quick, arguments.full) {
             (true, _) => Self::quick(),
             (_, true) => Self::full(),
+            _ if arguments.clients.is_some() => Self { amount: OTHER_CLIENTS, ..Self::usual() },
             _ => Self::usual(),
         }
     }
 }
+
+/// With other numbers of clients than published, as many iterations of each would take from a blink to minutes.
+const OTHER_CLIENTS: Amount = Amount::Time(Duration::from_secs(1));
 
 /// The engine once more, with its callers elsewhere.
 const PLACED: [&str; 2] = ["embedded-leader", "embedded-follower"];
