@@ -8,6 +8,11 @@ pub(crate) fn simulate(args: &[String]) -> Result<()> {
     run::loudly(cargo("run").args(["--quiet", "--bin", "simulate", "--"]).args(args))
 }
 
+/// Some seeds that all pass: what CI has time for, beside the build.
+pub(crate) fn short() -> Result<()> {
+    simulate(&["--seeds".to_owned(), SEEDS_OF_CI.to_string()])
+}
+
 /// Seeds that all pass, each planted bug found, and the lints of what only this build has.
 pub(crate) fn check() -> Result<()> {
     simulate(&["--seeds".to_owned(), SEEDS_OF_CHECK.to_string()])?;
@@ -15,6 +20,9 @@ pub(crate) fn check() -> Result<()> {
     let mut clippy = cargo("clippy");
     run::loudly(clippy.args(["--package", "storage-embedded", "--lib", "--bins", "--", "-D", "warnings"]))
 }
+
+/// About a second each.
+const SEEDS_OF_CI: u64 = 30;
 
 /// How many seeds the check simulates.
 const SEEDS_OF_CHECK: u64 = 60;

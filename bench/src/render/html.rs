@@ -112,38 +112,31 @@ fn failovers(report: &Report, backends: &[&str]) -> String {
     part + &scrolling(&["", "median", "shortest", "longest", "acknowledged, all kept", "unknown"], rows)
 }
 
+/// How fast it was, and what it cost, so that neither is wider than a page. The second is folded up unless something failed.
 fn table(view: &View<'_>) -> String {
-    let rows = view
-        .backends()
-        .into_iter()
-        .flat_map(|name| view.nodes().into_iter().filter_map(|nodes| view.cell(name, nodes)));
-    let rows = rows.map(|cell| row(&cell.backend, figures_of(cell).into_iter()));
-    let head = [
-        "",
-        "nodes",
-        "requests/s",
-        "lowest to highest",
-        "to etcd",
-        "of the limit",
-        "p50",
-        "p99",
-        "p99.9",
-        "longest",
-        "CPU s per 100k",
-        "written per 100k",
-        "memory",
-        "conflicts",
-        "failed",
-    ];
-    format!("<h3>{}</h3>\n{}", escape(&view.title()), scrolling(&head, rows))
+    let cells = || {
+        let backends = view.backends().into_iter();
+        backends.flat_map(|name| view.nodes().into_iter().filter_map(move |nodes| view.cell(name, nodes)))
+    };
+    let speed =
+        ["", "nodes", "requests/s", "lowest to highest", "to etcd", "of the limit", "p50", "p99", "p99.9", "longest"];
+    let failed = cells().any(|cell| !cell.failures.is_empty() || cell.unserved > 0);
+    let open = if failed { " open" } else { "" };
+    let cost = ["", "nodes", "CPU s per 100k", "written per 100k", "memory", "conflicts", "failed"];
+    format!(
+        "<h3>{}</h3>\n{}<details{open}><summary>Cost, conflicts and failures</summary>\n{}</details>\n",
+        escape(&view.title()),
+        scrolling(&speed, cells().map(|cell| row(&cell.backend, speed_of(cell).into_iter()))),
+        scrolling(&cost, cells().map(|cell| row(&cell.backend, cost_of(cell).into_iter()))),
+    )
 }
 
-fn figures_of(cell: &Cell) -> [String; 14] {
-    let none = || "-".to_owned();
+fn none() -> String {
+    "-".to_owned()
+}
+
+fn speed_of(cell: &Cell) -> [String; 9] {
     let spread = cell.requests_per_second;
-    let failed = cell.failures.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>();
-    let unserved = (cell.unserved > 0).then(|| format!("{} unserved", cell.unserved));
-    let failed: Vec<_> = failed.into_iter().chain(unserved).collect();
     [
         cell.nodes.to_string(),
         thousands(spread.median),
@@ -154,6 +147,15 @@ fn figures_of(cell: &Cell) -> [String; 14] {
         millis(cell.latency.p99_us),
         millis(cell.latency.p999_us),
         millis(cell.latency.max_us),
+    ]
+}
+
+fn cost_of(cell: &Cell) -> [String; 6] {
+    let failed = cell.failures.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>();
+    let unserved = (cell.unserved > 0).then(|| format!("{} unserved", cell.unserved));
+    let failed: Vec<_> = failed.into_iter().chain(unserved).collect();
+    [
+        cell.nodes.to_string(),
         cell.resources.map_or_else(none, |used| format!("{:.1}", used.cpu_seconds_per_100k)),
         cell.resources.map_or_else(none, |used| bytes(used.bytes_written_per_100k)),
         cell.resources.map_or_else(none, |used| bytes(used.memory_bytes as f64)),
