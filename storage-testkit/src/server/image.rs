@@ -207,6 +207,11 @@ mod tests {
         assert!(full >= empty + (32 << 20), "{full} bytes");
         fs::remove_file(&path).unwrap();
         image.sync().unwrap();
-        assert!(allocated() < empty + (8 << 20), "{} bytes of {full}", allocated());
+        // The kernel gives back in the background.
+        let given_back = (0..100).any(|_| {
+            thread::sleep(Duration::from_millis(50));
+            allocated() < empty + (8 << 20)
+        });
+        assert!(given_back, "{} bytes of {full} stay", allocated());
     }
 }
