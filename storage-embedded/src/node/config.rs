@@ -60,7 +60,7 @@ impl NodeConfig {
         }
     }
 
-    /// This configuration with heartbeats every 50 ms, for tests and machines close together: the death of a leader is noticed up to 50 ms sooner.
+    /// This configuration with heartbeats every 50 ms, for tests and machines close together.
     pub fn fast(self) -> Self {
         Self { heartbeat: Duration::from_millis(50), ..self }
     }
