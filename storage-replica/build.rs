@@ -1,13 +1,10 @@
-//! Makes Rust of the protocol files, with a compiler of them that is a crate: no `protoc` has to be installed.
+//! Makes Rust of the protocol file, with a compiler of it that is a crate: no `protoc` has to be installed.
 
 use std::error::Error;
 
-const FILES: [&str; 4] = ["etcd/kv.proto", "etcd/rpc.proto", "health.proto", "bootstrap.proto"];
-
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = protox::compile(FILES, ["proto"])?;
-    // As `Bytes`, keys and values are taken out of a request, and put into an answer, without a copy of each.
+    let files = protox::compile(["founding.proto", "own_table.proto"], ["proto"])?;
     tonic_prost_build::configure().build_client(true).bytes(".").compile_fds(files)?;
     Ok(())
 }

@@ -1,3 +1,9 @@
+//! The clients of one load, on threads of their own: prepared, run together, and verified at the end.
+//!
+//! All clients begin at one moment, and the time runs until the last of them has its last answer. A failed call is
+//! counted and never thrown away. They must not run on the threads of the nodes: a busy client would slow what it
+//! measures.
+
 use std::{
     future::Future,
     sync::Arc,
@@ -10,8 +16,8 @@ use tokio::{runtime::Runtime, sync::Barrier, task::JoinSet};
 
 use crate::{
     Amount, Error, Load, Measurement, Result,
+    client::{AT_ONCE, Client},
     schedule::Schedule,
-    workload::{AT_ONCE, Client},
 };
 
 /// A client gives up after so many errors in a row: the store is gone, and calling on would only count how fast it says so.
@@ -98,6 +104,7 @@ impl Session<'_> {
 async fn run(clients: Vec<Client>, amount: Amount, rate: Option<f64>) -> Result<(Vec<Client>, Measurement)> {
     let count = clients.len();
     let schedule = rate.map(|rate| Schedule::begin(rate, amount, count)).transpose()?;
+    // All set off together: the first would otherwise work on an idle store.
     let start = Arc::new(Barrier::new(count));
     let mut tasks = JoinSet::new();
     for (place, client) in clients.into_iter().enumerate() {
@@ -121,6 +128,7 @@ async fn run(clients: Vec<Client>, amount: Amount, rate: Option<f64>) -> Result<
         sum.add(&counted);
         span = Some(span.map_or((began, ended), |(first, last)| (first.min(began), last.max(ended))));
     }
+    // Tasks end in any order. The next run shares the work out by place again.
     clients.sort_by_key(|(place, _)| *place);
     sum.elapsed = span.map_or(Duration::ZERO, |(first, last)| last - first);
     if let Some(schedule) = schedule {
@@ -157,7 +165,7 @@ async fn work(mut client: Client, amount: Amount) -> Result<(Client, Measurement
     }
 }
 
-/// Works in an open loop: each turn as soon as it is due and a client is free.
+/// Works in an open loop: each iteration as soon as it is due and a client is free.
 async fn work_on_time(mut client: Client, schedule: &Schedule) -> Result<(Client, Measurement)> {
     let (mut counted, mut errors) = (Measurement::new(), 0);
     while let Some(intended) = schedule.next().await {
@@ -170,6 +178,8 @@ async fn work_on_time(mut client: Client, schedule: &Schedule) -> Result<(Client
 async fn iterate(client: &mut Client, counted: &mut Measurement, since: Instant, errors: &mut u32) -> Result<()> {
     match client.iterate(counted).await? {
         Ok(()) => {
+            // Those that fail have no latency: they end at once or at their deadline, neither of which is a figure of
+            // the store.
             counted.latencies.record(since.elapsed());
             *errors = 0;
             Ok(())

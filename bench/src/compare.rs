@@ -1,3 +1,10 @@
+//! The comparison: every backend in every size under every load, in interleaved rounds, and the report that comes of
+//! it.
+//!
+//! Each round starts a new cluster for each backend and size, one after the other. So a machine that gets slower or
+//! faster does so for all of them, and nothing runs beside the cluster that is measured. No figure is kept whose
+//! counters in the store do not add up.
+
 use std::{
     collections::BTreeSet,
     path::PathBuf,
@@ -166,6 +173,7 @@ impl Group {
         let Self { backend, nodes, version, starts, cells } = self;
         let began = Instant::now();
         let target = clients.block_on(async {
+            // A new cluster in each round, so that none works on what the one before has left.
             let target = backend.start(*nodes, &comparison.directory).await?;
             first_write(&*target).await?;
             Ok::<_, Error>(target)
@@ -228,6 +236,7 @@ fn report(comparison: &Comparison, physics: Physics, groups: Vec<Group>) -> Resu
                 &load,
                 &rounds,
                 &used,
+                // Without a sync there is no such limit, and an open loop does not try to reach it.
                 limit.filter(|_| backend.durable && load.rate.is_none()),
             ));
         }

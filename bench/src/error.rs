@@ -1,3 +1,5 @@
+//! Why a run gave no figures. A store that turned out to be wrong is an error of its own: its figures are worthless.
+
 use std::{io, path::PathBuf};
 
 use storage_testkit::server::ServerError;
@@ -31,9 +33,19 @@ pub enum Error {
     },
 }
 
+#[cfg(any(feature = "etcd", feature = "consul", feature = "zk"))]
+impl From<storage_servers::Error> for Error {
+    fn from(error: storage_servers::Error) -> Self {
+        match error {
+            storage_servers::Error::Server(error) => Self::Servers(error),
+            storage_servers::Error::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 impl Error {
     /// For `map_err`: what was tried on this path.
-    pub(crate) fn at(path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+    pub fn at(path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
         let path: PathBuf = path.to_owned();
         move |source| Self::Io { what: path.display().to_string(), source }
     }

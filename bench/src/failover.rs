@@ -1,3 +1,9 @@
+//! What the loss of the leader costs: it is killed again and again while clients work, and the time without an
+//! acknowledgement is measured.
+//!
+//! Service counts as back with the first acknowledged swap that began after the kill: an earlier one may have been on
+//! its way. At the end every acknowledged swap has to be in the store.
+
 use std::{
     path::Path,
     sync::{
@@ -11,7 +17,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use crate::{Backend, Clients, Error, Load, Measurement, Result, Spread, Workload, target::Killable, workload::Client};
+use crate::{Backend, Clients, Error, Load, Measurement, Result, Spread, Workload, client::Client, target::Killable};
 
 /// So many clients work while the leader is killed.
 const CLIENTS: usize = 8;
@@ -158,10 +164,12 @@ impl Run {
         let leader = self.leader().await?;
         let killed = Instant::now();
         self.cluster.kill(leader)?;
+        // What began before this may have been served by the leader that dies: it proves nothing.
         let gone = Instant::now();
         let first = self.wait_for(|acks| acks.iter().filter(|ack| ack.began >= gone).map(|ack| ack.at).min()).await?;
         tokio::time::sleep(AROUND).await;
         let timeline = self.timeline(killed, first);
+        // Each kill has notes of its own: over a whole run there would be millions.
         self.notes.acks.lock().clear();
         self.cluster.restart(leader).await?;
         Ok(Outage { seconds: (first - killed).as_secs_f64(), timeline })

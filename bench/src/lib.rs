@@ -5,23 +5,20 @@
 //! [`Physics`] of the machine beside the figures; [`changes`] says what differs between two of them. The criterion
 //! benches in `benches/` and the command `snet bench` stand on these.
 //!
-//! [`simulate`] runs a whole service on a store, replicas and clients that try to spend payments twice, and audits what became of the
-//! money; the command `snet channel simulate` stands on it.
-//!
-//! [`soak`](mod@soak) strikes a cluster of any backend while clients work on it, and checks every answer; `cargo xtask soak` stands on it.
-//!
 //! What makes the figures honest: the clients run on threads of their own; a failed or conflicted operation is counted as
 //! such; and every run verifies at its end that the counters in the store add up to the writes that were acknowledged.
 
+mod client;
 mod clients;
 mod compare;
 mod disk;
 mod error;
 mod failover;
+mod format;
 mod load;
 mod machine;
 mod measure;
-mod payments;
+mod payer;
 #[cfg(feature = "embedded")]
 mod preload;
 mod probe;
@@ -29,9 +26,10 @@ mod render;
 mod report;
 mod resources;
 mod schedule;
-pub mod soak;
+mod spread;
 mod target;
 mod verdict;
+mod wallet;
 mod workload;
 
 pub use clients::{Clients, Session};
@@ -39,15 +37,17 @@ pub use compare::{Comparison, compare};
 pub use disk::{default_directory, on_tmpfs};
 pub use error::{Error, Result};
 pub use failover::{Failover, Timeline};
+pub use format::{millis, thousands};
 pub use load::{Amount, Load};
 pub use machine::Machine;
-pub use measure::{Measurement, Percentiles};
-pub use payments::{Audit, Open, Simulation, SimulationReport, Traffic, Violation, simulate};
+pub use measure::{Latencies, Measurement, Percentiles};
 #[cfg(feature = "embedded")]
 pub use preload::{Preload, PreloadReport, preload};
 pub use probe::Physics;
-pub use render::{bytes, html, markdown, millis, seconds, shared_syncs, thousands};
-pub use report::{BackendFigures, Cell, ClusterFigures, Report, Resources, Round, Spread};
+pub use render::{html, markdown};
+pub use report::{BackendFigures, Cell, ClusterFigures, Report, Resources, Round};
+pub use spread::Spread;
 pub use target::{BACKENDS, Backend, Placement, Target, backend, to_bench};
-pub use verdict::{Change, Changes, LEAST_CHANGE, LEAST_ROUNDS, Verdict, changes};
+pub use verdict::{Changes, FigureChange, LEAST_CHANGE, LEAST_ROUNDS, Verdict, changes};
+pub use wallet::{DEPOSIT, PRICE, Wallet, terms};
 pub use workload::Workload;

@@ -1,3 +1,5 @@
+//! What is put on a store, and how much of it: checked once, before anything is started.
+
 use std::time::Duration;
 
 use crate::{Error, Result, Workload};

@@ -1,3 +1,5 @@
+//! The machine of a measurement, as far as the system tells: figures without it compare with nothing.
+
 use std::{fs, path::Path};
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,8 @@
+//! What a run of a workload gave: counts, latencies, and what is made of them.
+//!
+//! Latencies are kept in a histogram of bounded size, so that a long run takes no more memory than a short one.
+//! Conflicts, failures and iterations that never began are counted apart, since a rate that hides them is no rate.
+
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use hdrhistogram::Histogram;
@@ -86,9 +91,9 @@ pub struct Percentiles {
     pub max_us: f64,
 }
 
-/// A histogram of nanoseconds.
+/// How long things took: a histogram of nanoseconds.
 #[derive(Clone)]
-pub(crate) struct Latencies(Histogram<u64>);
+pub struct Latencies(Histogram<u64>);
 
 /// Not its thousands of counts.
 impl fmt::Debug for Latencies {
@@ -108,16 +113,19 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    pub(crate) fn record(&mut self, latency: Duration) {
+    /// Counts one more.
+    pub fn record(&mut self, latency: Duration) {
         self.0.saturating_record(nanos(latency));
     }
 
-    pub(crate) fn add(&mut self, other: &Self) {
+    /// Adds what another one has counted.
+    pub fn add(&mut self, other: &Self) {
         // Cannot fail: both have the same bounds.
         let _ = self.0.add(&other.0);
     }
 
-    pub(crate) fn percentiles(&self) -> Percentiles {
+    /// The distribution of all that was counted.
+    pub fn percentiles(&self) -> Percentiles {
         let at = |quantile| self.0.value_at_quantile(quantile) as f64 / 1e3;
         Percentiles {
             p50_us: at(0.5),

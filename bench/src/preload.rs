@@ -112,6 +112,7 @@ pub fn preload(preload: &Preload, clients: &Clients, mut step: impl FnMut(&str))
     let mut full = clients.block_on(start("full"))?;
 
     step(&format!("storing {} channels", preload.channels));
+    // Both nodes run by now, so that what grows from here on is the channels and nothing else.
     let before = resident_bytes();
     let began = Instant::now();
     clients.block_on(store_channels(full.store()?, preload.channels))?;
@@ -205,6 +206,7 @@ async fn store_channels(store: EmbeddedStore, channels: u64) -> Result<()> {
         let (store, next) = (Arc::clone(&store), Arc::clone(&next));
         writers.spawn(async move {
             loop {
+                // Whole batches and in order, from one counter: no writer waits for another that is slow.
                 let first = next.fetch_add(batch, Ordering::Relaxed);
                 if first >= channels {
                     return Ok::<_, Error>(());

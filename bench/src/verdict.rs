@@ -30,7 +30,7 @@ pub enum Verdict {
 
 /// A figure of both reports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Change {
+pub struct FigureChange {
     /// The backend.
     pub backend: String,
     /// How many nodes.
@@ -54,7 +54,7 @@ pub struct Changes {
     /// `snet-bench-compare/1`.
     pub schema: String,
     /// Each figure that both have.
-    pub changes: Vec<Change>,
+    pub changes: Vec<FigureChange>,
     /// What stands in the way of a comparison: other settings, another machine.
     pub cautions: Vec<String>,
     /// How many figures only one of them has.
@@ -91,7 +91,7 @@ pub fn changes(before: &Report, after: &Report) -> Changes {
     }
 }
 
-fn of_cells(old: &Cell, new: &Cell) -> Change {
+fn of_cells(old: &Cell, new: &Cell) -> FigureChange {
     let what = match old.rate {
         None => format!("{}, {} clients", old.workload, old.clients),
         Some(rate) => format!("{}, {} clients, p99 at {rate}/s", old.workload, old.clients),
@@ -108,7 +108,7 @@ fn of_cells(old: &Cell, new: &Cell) -> Change {
     change((&old.backend, old.nodes, what), &figures(old), &figures(new), is_more_better)
 }
 
-fn of_kills(old: &Failover, new: &Failover) -> Change {
+fn of_kills(old: &Failover, new: &Failover) -> FigureChange {
     // The worst and best of ten always overlap: the middle halves are compared.
     let what = "time without service".to_owned();
     change((&old.backend, old.nodes, what), &middle_half(&old.kills), &middle_half(&new.kills), false)
@@ -121,7 +121,12 @@ fn middle_half(figures: &[f64]) -> Vec<f64> {
     sorted.iter().skip(quarter).take(sorted.len() - 2 * quarter).copied().collect()
 }
 
-fn change((backend, nodes, what): (&str, usize, String), old: &[f64], new: &[f64], is_more_better: bool) -> Change {
+fn change(
+    (backend, nodes, what): (&str, usize, String),
+    old: &[f64],
+    new: &[f64],
+    is_more_better: bool,
+) -> FigureChange {
     let (before, after) = (Spread::of(old.iter().copied()), Spread::of(new.iter().copied()));
     let ratio = after.median / before.median;
     let is_apart = after.min > before.max || after.max < before.min;
@@ -134,7 +139,7 @@ fn change((backend, nodes, what): (&str, usize, String), old: &[f64], new: &[f64
     } else {
         Verdict::Worse
     };
-    Change { backend: backend.to_owned(), nodes, what, before, after, ratio, verdict }
+    FigureChange { backend: backend.to_owned(), nodes, what, before, after, ratio, verdict }
 }
 
 fn cautions(before: &Report, after: &Report) -> Vec<String> {

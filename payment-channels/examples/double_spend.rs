@@ -78,7 +78,7 @@ async fn attack(client: &Client, stores: [Arc<dyn Store>; REPLICAS]) -> Result<T
         let mut accepted = 0;
         for answer in join_all(calls).await {
             let answer = answer?;
-            accepted += u64::from(answer == Answer::Served);
+            accepted += u64::from(answer == ServiceAnswer::Served);
             *tally.answers.entry(answer).or_default() += 1;
         }
         tally.once += u64::from(accepted == 1);
@@ -89,21 +89,21 @@ async fn attack(client: &Client, stores: [Arc<dyn Store>; REPLICAS]) -> Result<T
 }
 
 /// What a replica does with a call: it takes the payment, does the work, and stores the authorization.
-async fn serve(replica: &Replica, payment: &Payment) -> Answer {
+async fn serve(replica: &Replica, payment: &Payment) -> ServiceAnswer {
     let reservation = match replica.reserve(payment, Amount::from(PRICE)).await {
         Ok(reservation) => reservation,
-        Err(Error::Refused(Refusal::StaleAmount { .. })) => return Answer::AlreadySpent,
-        Err(Error::Busy { .. }) => return Answer::InFlight,
-        Err(error) => return Answer::Failed(error.to_string()),
+        Err(Error::Refused(Refusal::StaleAmount { .. })) => return ServiceAnswer::AlreadySpent,
+        Err(Error::Busy { .. }) => return ServiceAnswer::InFlight,
+        Err(error) => return ServiceAnswer::Failed(error.to_string()),
     };
     match replica.commit(&reservation).await {
-        Ok(()) => Answer::Served,
-        Err(error) => Answer::Failed(error.to_string()),
+        Ok(()) => ServiceAnswer::Served,
+        Err(error) => ServiceAnswer::Failed(error.to_string()),
     }
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Answer {
+enum ServiceAnswer {
     Served,
     AlreadySpent,
     InFlight,
@@ -112,7 +112,7 @@ enum Answer {
 
 #[derive(Default)]
 struct Tally {
-    answers: BTreeMap<Answer, u64>,
+    answers: BTreeMap<ServiceAnswer, u64>,
     once: u64,
     calls: u64,
     took: Duration,
@@ -122,10 +122,10 @@ impl Tally {
     fn print(&self) {
         for (answer, count) in &self.answers {
             let what = match answer {
-                Answer::Served => "served: the payment was taken and the call made",
-                Answer::AlreadySpent => "refused: another replica has this payment already",
-                Answer::InFlight => "refused: the payment is in flight at another replica",
-                Answer::Failed(why) => why,
+                ServiceAnswer::Served => "served: the payment was taken and the call made",
+                ServiceAnswer::AlreadySpent => "refused: another replica has this payment already",
+                ServiceAnswer::InFlight => "refused: the payment is in flight at another replica",
+                ServiceAnswer::Failed(why) => why,
             };
             println!("   {count:>6} {what}");
         }

@@ -1,3 +1,8 @@
+//! The blockchain as this crate sees it: a trait that answers for channels, and one in memory for tests and examples.
+//!
+//! The one in memory keeps to the contract's rules, so that whatever it pays the real contract would pay. Nothing here
+//! opens a connection.
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
@@ -13,6 +18,9 @@ use crate::{AfterClaim, Claim};
 /// crate opens a connection.
 #[async_trait]
 pub trait ChannelSource: Send + Sync + fmt::Debug + 'static {
+    /// Which chain it sees, as EIP-155 numbers them: always the same. An implementation that asks a node makes sure that it is that node's.
+    fn chain_id(&self) -> u64;
+
     /// A channel as the contract has it; `None`: there is none of this id.
     async fn channel(&self, id: ChannelId) -> Result<Option<ChainChannel>, ChainError>;
 
@@ -48,13 +56,14 @@ pub struct ChainChannel {
 
 /// A blockchain in the memory of this process, for tests and examples. It keeps to the contract's rules: a claim is paid
 /// only for the channel's nonce, within the deposit, and with a signature of the signer or the sender.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MemoryChain {
-    state: Mutex<State>,
+    chain_id: u64,
+    state: Mutex<ChainState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ChainState {
     block: BlockNumber,
     channels: BTreeMap<ChannelId, ChainChannel>,
 }
@@ -77,10 +86,24 @@ pub enum Rejection {
     Unauthenticated,
 }
 
+impl Default for MemoryChain {
+    fn default() -> Self {
+        Self::with_id(Self::CHAIN_ID)
+    }
+}
+
 impl MemoryChain {
+    /// What a chain calls itself that belongs to nobody but its developer, as Hardhat and Anvil have it.
+    pub const CHAIN_ID: u64 = 31_337;
+
     /// A blockchain without channels, at block 0.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One of this id.
+    pub fn with_id(chain_id: u64) -> Self {
+        Self { chain_id, state: Mutex::default() }
     }
 
     /// Adds a channel, or replaces the one of its id.
@@ -138,6 +161,10 @@ impl MemoryChain {
 
 #[async_trait]
 impl ChannelSource for MemoryChain {
+    fn chain_id(&self) -> u64 {
+        self.chain_id
+    }
+
     async fn channel(&self, id: ChannelId) -> Result<Option<ChainChannel>, ChainError> {
         Ok(self.state.lock().channels.get(&id).cloned())
     }
@@ -149,6 +176,10 @@ impl ChannelSource for MemoryChain {
 
 #[async_trait]
 impl<C: ChannelSource + ?Sized> ChannelSource for Arc<C> {
+    fn chain_id(&self) -> u64 {
+        (**self).chain_id()
+    }
+
     async fn channel(&self, id: ChannelId) -> Result<Option<ChainChannel>, ChainError> {
         (**self).channel(id).await
     }

@@ -1,3 +1,8 @@
+//! Claims: what is authorized at a channel, moved out of it so that the contract can be asked to pay it.
+//!
+//! Pure. Invariant: what is authorized at one nonce is claimed once, because a claim raises the nonce as the contract
+//! will. The encoding must stay readable: claims are money that is not paid yet.
+
 use bytes::Bytes;
 use storage_core::{
     channel::{Address, Amount, ChannelId, ChannelState, ChannelStatus, Nonce},
@@ -83,7 +88,9 @@ pub fn begin_claim(
         AfterClaim::Continue => (state.status, left),
         AfterClaim::Close => (ChannelStatus::Closed, Amount::ZERO),
     };
-    let moved = ChannelState {
+    let claimed = ChannelState {
+        // The contract raises the nonce when it pays. Raised here at once, every authorization for the old nonce is void from now on, on all
+        // replicas.
         nonce: nonce.checked_next().ok_or(ClaimRefusal::Unclaimable)?,
         status,
         full_amount,
@@ -91,7 +98,7 @@ pub fn begin_claim(
         signature: None,
         ..state.clone()
     };
-    Ok((moved, Claim { id, payment, after }))
+    Ok((claimed, Claim { id, payment, after }))
 }
 
 impl Claim {

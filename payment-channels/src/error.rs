@@ -1,8 +1,13 @@
+//! What can go wrong with payments: one variant for each different next action of the caller.
+//!
+//! Every error but two says that nothing was written. Only those two may leave a write open, and `may_be_applied` names
+//! them.
+
 use std::time::Duration;
 
 use storage_core::{Key, record::DecodeError};
 
-use crate::{ChainError, ClaimRefusal, Refusal, UsageRefusal};
+use crate::{ChainError, ClaimRefusal, MessageRefusal, Refusal, UsageRefusal, operation::Forgotten};
 
 /// The result of a call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -23,6 +28,9 @@ pub enum Error {
     /// The counters of a prepaid channel do not allow it.
     #[error(transparent)]
     UsageRefused(#[from] UsageRefusal),
+    /// A client's message is not followed.
+    #[error(transparent)]
+    MessageRefused(#[from] MessageRefusal),
     /// The user has had all the free calls there are.
     #[error("all {limit} free calls are used")]
     FreeCallsExhausted {
@@ -79,12 +87,33 @@ pub enum Error {
         /// Where it is.
         key: Key,
     },
+    /// A record of this channel or user names no ledger: an earlier version of this program wrote it. Nobody knows but the operator whose it is.
+    #[error(
+        "the record {key} names neither network nor contract: stop the replicas of the earlier version, and move its records with \
+         `snet channel move URL --chain-id NUMBER --contract ADDRESS`"
+    )]
+    UnnamedRecord {
+        /// Which record.
+        key: Key,
+    },
+    /// Where a record is to be moved to there is another one already: an operator has to look at both.
+    #[error("there is a record at {key} already, and it is another one")]
+    Occupied {
+        /// Where it is.
+        key: Key,
+    },
     /// The blockchain could not be asked.
     #[error(transparent)]
     Chain(#[from] ChainError),
     /// The store did not do what was asked.
     #[error(transparent)]
     Store(#[from] storage_core::Error),
+}
+
+impl From<Forgotten> for Error {
+    fn from(_: Forgotten) -> Self {
+        Self::Unsettled
+    }
 }
 
 impl Error {
@@ -94,6 +123,11 @@ impl Error {
             Self::Store(error) => error.may_be_applied(),
             error => matches!(error, Self::Unsettled),
         }
+    }
+
+    /// Whether it is about one record, which cannot be read. Others can: who goes through many names it and goes on.
+    pub fn is_of_a_record(&self) -> bool {
+        matches!(self, Self::NewerRecord { .. } | Self::CorruptRecord { .. } | Self::MisplacedRecord { .. })
     }
 
     /// What a record that cannot be read comes to.

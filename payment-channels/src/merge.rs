@@ -1,3 +1,7 @@
+//! A channel as store and blockchain see it together. Pure: the rules by which one of two views counts.
+//!
+//! Invariant: the higher nonce wins, so that an authorization for a nonce that is past is never counted again.
+
 use std::cmp::Ordering;
 
 use storage_core::channel::{Amount, ChannelState, ChannelStatus};
@@ -18,6 +22,7 @@ pub fn merge(stored: Option<&ChannelState>, chain: &ChainChannel) -> ChannelStat
         Ordering::Greater => stored.clone(),
         Ordering::Less => new(chain),
         Ordering::Equal => {
+            // A closing claim that the blockchain has carried out leaves nothing there; whatever is there now was deposited after it.
             let status = if chain.full_amount.is_zero() { stored.status } else { ChannelStatus::Open };
             ChannelState { status, full_amount: chain.full_amount, expiration: chain.expiration, ..stored.clone() }
         }

@@ -1,3 +1,8 @@
+//! Payments: what a client signs, the one form of its signature, and who has signed it.
+//!
+//! Invariant: one payment has one form. A second signature that anybody can make of the first is refused, or a payment
+//! could be shown twice.
+
 use alloy_primitives::{B256, U256, eip191_hash_message, keccak256, uint};
 use storage_core::channel::{Address, Amount, ChannelId, Nonce, Signature};
 
@@ -75,29 +80,12 @@ impl Payment {
     /// # Errors
     /// [`SignatureError`] says what is wrong with the signature.
     pub fn new(authorization: Authorization, signature: &[u8]) -> Result<Self, SignatureError> {
-        let mut signature: [u8; Signature::BYTES] =
-            signature.try_into().map_err(|_| SignatureError::Length { actual: signature.len() })?;
-        let [.., recovery_id] = &mut signature;
-        *recovery_id = match *recovery_id {
-            0 | 27 => 27,
-            1 | 28 => 28,
-            found => return Err(SignatureError::RecoveryId { found }),
-        };
-        let payment = Self { authorization, signature: Signature::new(signature) };
-        let (r, s, _) = payment.scalars();
-        if [r, s].iter().any(|scalar| scalar.is_zero() || *scalar >= ORDER) {
-            return Err(SignatureError::OutOfRange);
-        }
-        if s > HALF_ORDER { Err(SignatureError::HighS) } else { Ok(payment) }
+        Ok(Self { authorization, signature: canonical(signature)? })
     }
 
     /// Who signed this authorization; `None`: nobody can have made this signature.
     pub fn signer(&self) -> Option<Address> {
-        let (r, s, odd) = self.scalars();
-        let signature = alloy_primitives::Signature::new(r, s, odd);
-        let digest = B256::from(self.authorization.digest());
-        let address = signature.recover_address_from_prehash(&digest).ok()?;
-        Some(Address::new(address.into_array()))
+        recover(&self.authorization.digest(), &self.signature)
     }
 
     /// What was signed.
@@ -124,11 +112,41 @@ impl Payment {
     pub fn amount(&self) -> Amount {
         self.authorization.amount
     }
+}
 
-    /// r, s, and whether y is odd.
-    fn scalars(&self) -> (U256, U256, bool) {
-        let [rs @ .., recovery_id] = self.signature.as_bytes();
-        let (r, s) = rs.split_at(32);
-        (U256::from_be_slice(r), U256::from_be_slice(s), *recovery_id == 28)
+/// A signature in its one form.
+///
+/// # Errors
+/// [`SignatureError`] says what is wrong with the bytes.
+pub(crate) fn canonical(signature: &[u8]) -> Result<Signature, SignatureError> {
+    let mut signature: [u8; Signature::BYTES] =
+        signature.try_into().map_err(|_| SignatureError::Length { actual: signature.len() })?;
+    let [.., recovery_id] = &mut signature;
+    *recovery_id = match *recovery_id {
+        0 | 27 => 27,
+        1 | 28 => 28,
+        found => return Err(SignatureError::RecoveryId { found }),
+    };
+    let signature = Signature::new(signature);
+    let (r, s, _) = scalars(&signature);
+    if [r, s].iter().any(|scalar| scalar.is_zero() || *scalar >= ORDER) {
+        return Err(SignatureError::OutOfRange);
     }
+    // Of (r, s) anybody can make (r, order - s), which the same key has signed: a second form of the same.
+    if s > HALF_ORDER { Err(SignatureError::HighS) } else { Ok(signature) }
+}
+
+/// Who signed what has this hash; `None`: nobody can have made this signature.
+pub(crate) fn recover(digest: &[u8; 32], signature: &Signature) -> Option<Address> {
+    let (r, s, odd) = scalars(signature);
+    let signature = alloy_primitives::Signature::new(r, s, odd);
+    let address = signature.recover_address_from_prehash(&B256::from(*digest)).ok()?;
+    Some(Address::new(address.into_array()))
+}
+
+/// r, s, and whether y is odd.
+fn scalars(signature: &Signature) -> (U256, U256, bool) {
+    let [rs @ .., recovery_id] = signature.as_bytes();
+    let (r, s) = rs.split_at(32);
+    (U256::from_be_slice(r), U256::from_be_slice(s), *recovery_id == 28)
 }

@@ -1,3 +1,5 @@
+//! A key that signs payments, for clients in Rust and for tests. The key is never shown.
+
 use std::fmt;
 
 use alloy_primitives::Address as EthereumAddress;

@@ -1,15 +1,15 @@
+//! Prepaid usage: what was paid for, used and given back at a channel.
+//!
+//! Pure. Invariants: amounts only grow; no more is used than was paid for or given back, and no more is given back than
+//! was used. They are checked before a record is written and when it is read.
+
 use bytes::Bytes;
 use storage_core::{
-    ReadOptions, Store,
-    channel::{Amount, ChannelId},
+    channel::Amount,
     record::{DecodeError, Schema},
 };
 
-use crate::{
-    Error, Operation, RecentOperations, Result,
-    update::{Step, update},
-    usage_key,
-};
+use crate::{Operation, RecentOperations};
 
 /// What was paid for in advance at a channel, and what of it was used. All amounts only grow.
 ///
@@ -22,7 +22,7 @@ pub struct Usage {
     pub used: Amount,
     /// What failed calls have given back.
     pub refunded: Amount,
-    operations: RecentOperations,
+    pub(crate) operations: RecentOperations,
 }
 
 /// A change of the usage of a channel.
@@ -72,6 +72,10 @@ impl Usage {
     ///
     /// # Errors
     /// A [`UsageRefusal`].
+    ///
+    /// # Panics
+    /// If more is used here than was paid for, or more refunded than was used.
+    #[expect(clippy::expect_used, reason = "`decode` refuses such a record")]
     pub fn after(&self, operation: &Operation, change: UsageChange) -> Result<Self, UsageRefusal> {
         let Self { planned, used, refunded, operations } = self.clone();
         let add = |amount: Amount, more| amount.checked_add(more).ok_or(UsageRefusal::Overflow);
@@ -85,13 +89,37 @@ impl Usage {
         let available = add(next.planned, next.refunded)?;
         match change {
             UsageChange::Use(wanted) if next.used > available => {
-                Err(UsageRefusal::Exhausted { left: less(available, used), wanted })
+                let left = available.checked_sub(used).expect("no more is used than was paid for");
+                Err(UsageRefusal::Exhausted { left, wanted })
             }
             UsageChange::Refund(wanted) if next.refunded > used => {
-                Err(UsageRefusal::NothingToRefund { left: less(used, refunded), wanted })
+                let left = used.checked_sub(refunded).expect("no more is refunded than was used");
+                Err(UsageRefusal::NothingToRefund { left, wanted })
             }
-            _ => Ok(next),
+            UsageChange::Plan(_) | UsageChange::Use(_) | UsageChange::Refund(_) => {
+                next.assert_follows(self);
+                Ok(next)
+            }
         }
+    }
+
+    /// What another program has counted; `None`: more was used than paid for, or refunded than used.
+    pub(crate) fn imported(planned: Amount, used: Amount, refunded: Amount) -> Option<Self> {
+        let usage = Self { planned, used, refunded, operations: RecentOperations::default() };
+        usage.is_covered().then_some(usage)
+    }
+
+    /// What every change keeps to, whatever has decided on it.
+    fn assert_follows(&self, before: &Self) {
+        assert!(self.is_covered(), "no more is used than was paid for, and no more is refunded than was used");
+        let amounts = |usage: &Self| [usage.planned, usage.used, usage.refunded];
+        let rise = amounts(self).iter().zip(&amounts(before)).all(|(now, then)| now >= then);
+        assert!(rise, "what was planned, used or refunded falls");
+    }
+
+    fn is_covered(&self) -> bool {
+        let available = self.planned.checked_add(self.refunded);
+        available.is_some_and(|available| self.used <= available) && self.refunded <= self.used
     }
 
     /// The usage in bytes: one usage has one encoding.
@@ -114,57 +142,43 @@ impl Usage {
             operations: RecentOperations::decode(&mut record)?,
         };
         record.finish()?;
-        Ok(usage)
+        if usage.is_covered() { Ok(usage) } else { Err(DecodeError::NonCanonical { field: "used" }) }
     }
 }
 
-/// What is left for a message.
-fn less(of: Amount, taken: Amount) -> Amount {
-    of.checked_sub(taken).unwrap_or(Amount::ZERO)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The prepaid usage of channels, shared by all replicas of a service.
-#[derive(Clone, Debug)]
-pub struct PrepaidUsage<S> {
-    store: S,
-}
-
-impl<S: Store> PrepaidUsage<S> {
-    /// The usage in `store`.
-    pub fn new(store: S) -> Self {
-        Self { store }
+    fn usage(amounts: [u64; 3]) -> Usage {
+        let [planned, used, refunded] = amounts.map(Amount::from);
+        Usage { planned, used, refunded, ..Usage::default() }
     }
 
-    /// Counts a change, once for each operation however often it is sent, and returns the usage after it. A read and one commit.
-    ///
-    /// # Errors
-    /// [`Error::UsageRefused`]; [`Error::Unsettled`] for a retry after more than [`RecentOperations::MAX`] others;
-    /// those of the store and of its records. If it [may be applied](Error::may_be_applied), the same operation again resolves it.
-    ///
-    /// # Cancel safety
-    /// Dropped, it is counted or not; the same operation again resolves it.
-    pub async fn change(&self, id: ChannelId, operation: &mut Operation, change: UsageChange) -> Result<Usage> {
-        let key = usage_key(id);
-        let decide = |record: Option<&[u8]>| {
-            let usage =
-                record.map_or(Ok(Usage::default()), Usage::decode).map_err(|error| Error::record(&key, error))?;
-            if usage.operations.has(operation)? {
-                return Ok(Step::Keep(usage));
-            }
-            let next = usage.after(operation, change)?;
-            Ok(Step::Put(next.encode(), next))
-        };
-        update(&self.store, &key, decide).await
+    #[test]
+    #[should_panic(expected = "no more is used than was paid for, and no more is refunded than was used")]
+    fn nobody_uses_more_than_was_paid_for() {
+        usage([10, 12, 1]).assert_follows(&usage([10, 10, 1]));
     }
 
-    /// The usage of a channel. One read.
-    ///
-    /// # Errors
-    /// Those of the store and of its records.
-    pub async fn get(&self, id: ChannelId) -> Result<Usage> {
-        let key = usage_key(id);
-        let entry = self.store.get(&key, ReadOptions::default()).await?;
-        let usage = entry.map_or(Ok(Usage::default()), |entry| Usage::decode(&entry.value));
-        usage.map_err(|error| Error::record(&key, error))
+    #[test]
+    #[should_panic(expected = "no more is used than was paid for, and no more is refunded than was used")]
+    fn nobody_gets_back_what_was_not_used() {
+        usage([10, 2, 3]).assert_follows(&usage([10, 2, 2]));
+    }
+
+    #[test]
+    #[should_panic(expected = "what was planned, used or refunded falls")]
+    fn amounts_only_grow() {
+        usage([10, 5, 0]).assert_follows(&usage([10, 6, 0]));
+    }
+
+    #[test]
+    fn a_record_of_more_than_was_paid_for_is_none_of_ours() {
+        assert_eq!(Usage::decode(&usage([10, 10, 5]).encode()), Ok(usage([10, 10, 5])));
+        for amounts in [[10, 11, 0], [10, 2, 3]] {
+            let refused = Usage::decode(&usage(amounts).encode());
+            assert_eq!(refused, Err(DecodeError::NonCanonical { field: "used" }), "{amounts:?}");
+        }
     }
 }

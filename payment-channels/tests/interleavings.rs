@@ -44,7 +44,9 @@ fn ten_thousand_interleavings_in_memory() {
         }
     });
     println!("{count} runs: {total:?}");
-    let Counts { accepted, refused, busy, released, lost_leases, left_in_doubt, claims, unlocked, fenced, .. } = total;
+    let Counts {
+        accepted, refused, busy, released, lost_leases, left_in_doubt, claims, unlocked, fenced, prepaid, ..
+    } = total;
     for (what, happened) in [
         ("accepted", accepted),
         ("refused", refused),
@@ -55,6 +57,7 @@ fn ten_thousand_interleavings_in_memory() {
         ("claims", claims),
         ("unlocked", unlocked),
         ("fenced", fenced),
+        ("prepaid", prepaid),
         ("crashes before a write", total.crashes_before),
         ("crashes after a write", total.crashes_after),
         ("lost replies", total.lost_replies),

@@ -5,24 +5,19 @@ use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 use storage_core::{Entry, Expected, Key, Outcome, ReadOptions, Store, Txn, WriteOptions};
 use tokio::time::sleep;
 
-use crate::site::Shared;
+use crate::shared::Shared;
 
 /// After so many ticks the clients go on with other keys, so that each key has a history that is checked at once.
 const TICKS_ON_KEYS: u64 = 2500;
 
+/// One write in so many is abandoned by its caller.
+const ABANDONED: u8 = 12;
+
+/// How many milliseconds a call is kept, at the most, that nobody asks for its answer.
+const KEPT_FOR: u64 = 3000;
+
 /// How many counters there are.
 pub(crate) const COUNTERS: u64 = 2;
-
-/// What was added to the counters, beside the store.
-#[derive(Debug, Default)]
-pub(crate) struct Books {
-    pub(crate) acknowledged: BTreeMap<u64, u64>,
-    pub(crate) unknown: BTreeMap<u64, u64>,
-    /// How many calls were answered, refused for certain, and left without an answer.
-    pub(crate) answered: u64,
-    pub(crate) refused: u64,
-    pub(crate) unheard: u64,
-}
 
 struct Client {
     store: Arc<dyn Store>,
@@ -37,6 +32,7 @@ struct Client {
 /// Works until the clients are told to end or the host crashes.
 pub(crate) async fn work(store: Arc<dyn Store>, name: String, shared: Rc<Shared>) {
     let number = fastrand::u64(..);
+    // Around everything, also what is abandoned: a write that nobody waits for stands in the history all the same.
     let store = Arc::new(shared.recorder.wrap(store));
     let mut client = Client { store, name, shared, steps: 0, number, seen: BTreeMap::new() };
     while !client.shared.ended.get() {
@@ -70,7 +66,7 @@ impl Client {
     }
 
     fn era(&self) -> u64 {
-        self.shared.trace.tick() / TICKS_ON_KEYS
+        self.shared.event_log.tick() / TICKS_ON_KEYS
     }
 
     fn unique(&self) -> String {
@@ -80,21 +76,41 @@ impl Client {
     async fn get(&self, key: &Key, timeout: Duration) -> Option<Option<Entry>> {
         let answer = self.store.get(key, ReadOptions::default().timeout(timeout)).await;
         self.heard(answer.as_ref().map_err(storage_core::Error::may_be_applied).err());
-        self.shared.trace.say(format_args!("{} get {key:?} -> {:?}", self.name, answer.as_ref().map(brief)));
+        self.shared.event_log.record(format_args!("{} get {key:?} -> {:?}", self.name, answer.as_ref().map(brief)));
         answer.ok()
     }
 
     async fn commit(&self, txn: Txn, timeout: Duration) -> storage_core::Result<Outcome> {
         let asked = format!("{:?}", txn.ops.first().map(storage_core::Op::key));
-        let answer = self.store.commit(txn, WriteOptions::default().timeout(timeout)).await;
+        let answer = self.abandon(self.store.commit(txn, WriteOptions::default().timeout(timeout))).await;
         self.heard(answer.as_ref().map_err(storage_core::Error::may_be_applied).err());
         let told = match &answer {
             Ok(Outcome::Committed(committed)) => format!("{:?}", committed.revision),
             Ok(Outcome::Conflict(_)) => "conflict".to_owned(),
             Err(error) => error.kind().to_owned(),
         };
-        self.shared.trace.say(format_args!("{} write {asked} -> {told}", self.name));
+        self.shared.event_log.record(format_args!("{} write {asked} -> {told}", self.name));
         answer
+    }
+
+    /// Waits for a write, or begins it and does not: some are dropped, and some are kept as they are for a while and asked again.
+    async fn abandon<F>(&self, mut call: F) -> storage_core::Result<Outcome>
+    where
+        F: Future<Output = storage_core::Result<Outcome>> + Unpin,
+    {
+        if fastrand::u8(..ABANDONED) > 0 {
+            return call.await;
+        }
+        let begun = Duration::from_millis(fastrand::u64(..30));
+        if let Ok(answer) = tokio::time::timeout(begun, &mut call).await {
+            return answer;
+        }
+        if fastrand::bool() {
+            drop(call);
+            return Err(storage_core::Error::unknown_outcome("the caller has gone"));
+        }
+        sleep(Duration::from_millis(fastrand::u64(..KEPT_FOR))).await;
+        call.await
     }
 
     /// `None`: answered; otherwise whether it may have been applied.

@@ -1,7 +1,11 @@
-mod apart;
+//! The program `simulate`: which seeds run, in processes of their own, and what came of them.
+//!
+//! It only starts, counts and prints. What happens in a seed is the library's affair, and must not depend on anything
+//! here but the options.
+
+mod seed_process;
 
 use std::{
-    error::Error,
     io::{IsTerminal, Write},
     ops::Range,
     process::ExitCode,
@@ -13,7 +17,10 @@ use std::{
     time::Instant,
 };
 
-use lexopt::{Arg, Parser, ValueExt};
+use clap::{
+    Parser,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use simulation::{
     nemesis::Planted,
     run::{Options, Outcome},
@@ -21,97 +28,72 @@ use simulation::{
 use storage_embedded::simulated::Flaw;
 use tracing_subscriber::EnvFilter;
 
-const HELP: &str = "\
-Simulates clusters of the embedded engine: networks, disks and clocks are simulated, and each seed gives the same run every time.
-
-Usage: cargo xtask simulate [OPTIONS]
-
-  --seeds N      how many seeds [100]
-  --first S      the first of them [1]
-  --seed S       this one alone, twice, to see that it repeats
-  --ticks N      for how many milliseconds of the simulation faults strike [12000]
-  --jobs N       how many seeds at the same time, each in a process of its own [processors]
-  --trace        print what happens; with RUST_LOG, also what the engine logs, on stderr
-  --verbose      print a line for each seed
-  --planted BUG  plant a bug, and stop when it is found: unsynced-vote, unconfirmed-read, early-acknowledgement,
-                 restored-leader, random-state, repeated-write, lying-disk, emptied-disk";
-
+/// Simulates clusters of the embedded engine: networks, disks and clocks are simulated, and each seed gives the same run every time.
+#[derive(Parser)]
+#[command(name = "simulate", bin_name = "cargo xtask simulate", args_override_self = true)]
 struct Command {
-    seeds: Range<u64>,
-    alone: bool,
-    /// The seed is run in this process, which was started for it.
-    here: bool,
+    /// How many seeds
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    seeds: u64,
+    /// The first of them
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    first: u64,
+    /// This one alone, twice, to see that it repeats
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    // The seed is run in this process, which was started for it.
+    #[arg(long, value_name = "S", hide = true)]
+    here: Option<u64>,
+    /// For how many milliseconds of the simulation faults strike
+    #[arg(long, value_name = "N", default_value_t = 12_000)]
+    ticks: u64,
+    /// How many seeds at the same time, each in a process of its own; as many as there are processors by default
+    #[arg(long, value_name = "N", default_value_t = processors(), hide_default_value = true)]
     jobs: u64,
+    /// Print what happens; with RUST_LOG, also what the engine logs, on stderr
+    #[arg(long)]
+    trace: bool,
+    /// Print a line for each seed
+    #[arg(long)]
     verbose: bool,
-    options: Options,
-    planted: Option<String>,
+    /// Plant a bug, and stop when it is found
+    #[arg(long, value_name = "BUG", value_parser = bug())]
+    planted: Option<Bug>,
+}
+
+/// A bug that can be planted, by its name.
+type Bug = (&'static str, Planted);
+
+const BUGS: [Bug; 16] = [
+    ("unsynced-vote", Planted::Engine(Flaw::UnsyncedVote)),
+    ("unconfirmed-read", Planted::Engine(Flaw::UnconfirmedRead)),
+    ("early-acknowledgement", Planted::Engine(Flaw::EarlyAcknowledgement)),
+    ("restored-leader", Planted::Engine(Flaw::RestoredLeader)),
+    ("random-state", Planted::Engine(Flaw::RandomState)),
+    ("repeated-write", Planted::Engine(Flaw::RepeatedWrite)),
+    ("lying-disk", Planted::LyingDisk),
+    ("emptied-disk", Planted::EmptiedDisk),
+    ("unchecked-change", Planted::Engine(Flaw::UncheckedChange)),
+    ("wiped-voter", Planted::Engine(Flaw::ForgottenDisk)),
+    ("unreadable-is-absent", Planted::Engine(Flaw::UnreadableIsAbsent)),
+    ("ignored-segment", Planted::Engine(Flaw::IgnoredSegment)),
+    ("stale-lease-clock", Planted::Engine(Flaw::StaleLeaseClock)),
+    ("early-numbers", Planted::Engine(Flaw::EarlyNumbers)),
+    ("greedy-delete", Planted::Engine(Flaw::GreedyDelete)),
+    ("uncompared", Planted::Engine(Flaw::Uncompared)),
+];
+
+fn bug() -> impl TypedValueParser<Value = Bug> {
+    let names = PossibleValuesParser::new(BUGS.map(|(name, _)| name));
+    names.try_map(|name| BUGS.into_iter().find(|(known, _)| *known == name).ok_or("no such bug"))
+}
+
+fn processors() -> u64 {
+    thread::available_parallelism().map_or(1, |processors| processors.get() as u64)
 }
 
 pub(crate) fn main() -> ExitCode {
-    match parse() {
-        Ok(Some(command)) => command.run(),
-        Ok(None) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(2)
-        }
-    }
-}
-
-fn parse() -> Result<Option<Command>, Box<dyn Error>> {
-    let (mut first, mut count, mut seed) = (1_u64, 100_u64, None);
-    let mut command = Command {
-        seeds: 0..0,
-        alone: false,
-        here: false,
-        jobs: thread::available_parallelism().map_or(1, |processors| processors.get() as u64),
-        verbose: false,
-        options: Options::new(12_000),
-        planted: None,
-    };
-    let mut arguments = Parser::from_env();
-    while let Some(argument) = arguments.next()? {
-        match argument {
-            Arg::Long("seeds") => count = arguments.value()?.parse()?,
-            Arg::Long("first") => first = arguments.value()?.parse()?,
-            Arg::Long("seed") => seed = Some(arguments.value()?.parse::<u64>()?),
-            Arg::Long("here") => {
-                seed = Some(arguments.value()?.parse::<u64>()?);
-                command.here = true;
-            }
-            Arg::Long("ticks") => command.options.ticks = arguments.value()?.parse()?,
-            Arg::Long("jobs") => command.jobs = arguments.value()?.parse()?,
-            Arg::Long("trace") => command.options.trace = true,
-            Arg::Long("verbose") => command.verbose = true,
-            Arg::Long("planted") => {
-                let name = arguments.value()?.string()?;
-                command.options.planted = Some(planted(&name).ok_or_else(|| format!("no such bug: {name}"))?);
-                command.planted = Some(name);
-            }
-            Arg::Long("help") | Arg::Short('h') => {
-                println!("{HELP}");
-                return Ok(None);
-            }
-            other => return Err(other.unexpected().into()),
-        }
-    }
-    command.alone = seed.is_some();
-    command.seeds = seed.map_or(first..first.saturating_add(count), |seed| seed..seed.saturating_add(1));
-    Ok(Some(command))
-}
-
-fn planted(name: &str) -> Option<Planted> {
-    Some(match name {
-        "unsynced-vote" => Planted::Engine(Flaw::UnsyncedVote),
-        "unconfirmed-read" => Planted::Engine(Flaw::UnconfirmedRead),
-        "early-acknowledgement" => Planted::Engine(Flaw::EarlyAcknowledgement),
-        "restored-leader" => Planted::Engine(Flaw::RestoredLeader),
-        "random-state" => Planted::Engine(Flaw::RandomState),
-        "repeated-write" => Planted::Engine(Flaw::RepeatedWrite),
-        "lying-disk" => Planted::LyingDisk,
-        "emptied-disk" => Planted::EmptiedDisk,
-        _ => return None,
-    })
+    Command::parse().run()
 }
 
 /// What came of all seeds so far.
@@ -155,24 +137,36 @@ impl Sum {
 }
 
 impl Command {
+    /// The seeds that are run.
+    fn range(&self) -> Range<u64> {
+        let (first, count) = self.seed.map_or((self.first, self.seeds), |seed| (seed, 1));
+        first..first.saturating_add(count)
+    }
+
+    fn options(&self) -> Options {
+        let mut options = Options::new(self.ticks).planted(self.planted.map(|(_, bug)| bug));
+        options.trace = self.trace;
+        options
+    }
+
     fn run(self) -> ExitCode {
         if std::env::var_os("RUST_LOG").is_some() {
             let filter = EnvFilter::from_default_env();
             tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
         }
-        if self.here {
-            return apart::here(self.seeds.start, &self.options);
+        if let Some(seed) = self.here {
+            return seed_process::run_here(seed, &self.options());
         }
         let began = Instant::now();
-        let (next, sum) = (AtomicU64::new(self.seeds.start), Mutex::new(Sum::default()));
+        let (next, sum) = (AtomicU64::new(self.range().start), Mutex::new(Sum::default()));
         thread::scope(|scope| {
             for _ in 0..self.jobs.max(1) {
                 scope.spawn(|| self.work(&next, &sum, began));
             }
         });
         let mut sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if self.alone {
-            self.repeat(&mut sum);
+        if let Some(seed) = self.seed {
+            self.repeat(seed, &mut sum);
         }
         self.report(&sum, began)
     }
@@ -180,16 +174,18 @@ impl Command {
     fn work(&self, next: &AtomicU64, sum: &Mutex<Sum>, began: Instant) {
         loop {
             let seed = next.fetch_add(1, Relaxed);
+            // Of a planted bug one finding is enough. Without one all seeds are run, so that the list of failures is
+            // whole.
             let found = |sum: &Sum| self.planted.is_some() && !sum.failed.is_empty();
-            if seed >= self.seeds.end || found(&sum.lock().unwrap_or_else(PoisonError::into_inner)) {
+            if seed >= self.range().end || found(&sum.lock().unwrap_or_else(PoisonError::into_inner)) {
                 return;
             }
-            let outcome = apart::one(seed, self.options, self.planted.as_deref());
+            let outcome = seed_process::run_in_child(seed, self.options(), self.planted.map(|(name, _)| name));
             let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
             match &outcome {
                 Ok(outcome) => {
                     sum.add(outcome);
-                    if self.verbose || self.alone || !outcome.is_passed() {
+                    if self.verbose || self.seed.is_some() || !outcome.is_passed() {
                         clear();
                         println!("{outcome}");
                     }
@@ -210,27 +206,28 @@ impl Command {
 
     /// The command that runs a seed again.
     fn again(&self, seed: u64) -> String {
-        let planted = self.planted.as_ref().map(|name| format!(" --planted {name}")).unwrap_or_default();
-        format!("cargo xtask simulate --seed {seed} --ticks {}{planted} --trace", self.options.ticks)
+        let planted = self.planted.map(|(name, _)| format!(" --planted {name}")).unwrap_or_default();
+        format!("cargo xtask simulate --seed {seed} --ticks {}{planted} --trace", self.ticks)
     }
 
     /// The same seed once more: the same must happen, byte for byte.
-    fn repeat(&self, sum: &mut Sum) {
-        let options = Options::new(self.options.ticks);
-        let Ok(again) = apart::one(self.seeds.start, options, self.planted.as_deref()) else { return };
+    fn repeat(&self, seed: u64, sum: &mut Sum) {
+        let (options, planted) = (Options::new(self.ticks), self.planted.map(|(name, _)| name));
+        let Ok(again) = seed_process::run_in_child(seed, options, planted) else { return };
         println!("again: hash {:016x}", again.hash);
         if sum.hash != Some(again.hash) {
             println!("the runs differ");
-            sum.failed.push(self.seeds.start);
+            sum.failed.push(seed);
         }
     }
 
     fn progress(&self, sum: &Sum, began: Instant) {
         let mut terminal = std::io::stderr();
-        if !terminal.is_terminal() || self.options.trace {
+        if !terminal.is_terminal() || self.trace {
             return;
         }
-        let of = self.seeds.end - self.seeds.start;
+        let Range { start, end } = self.range();
+        let of = end - start;
         let rate = sum.seeds as f64 / began.elapsed().as_secs_f64();
         let failed = sum.failed.len();
         let _ = write!(
@@ -253,16 +250,16 @@ impl Command {
             sum.slowest.0,
             sum.slowest.1,
         );
-        match (sum.failed.as_slice(), &self.planted) {
+        match (sum.failed.as_slice(), self.planted) {
             ([], None) => {
                 println!("all passed");
                 ExitCode::SUCCESS
             }
-            ([], Some(name)) => {
+            ([], Some((name, _))) => {
                 println!("{name} was not found");
                 ExitCode::FAILURE
             }
-            (failed, Some(name)) => {
+            (failed, Some((name, _))) => {
                 println!("{name} was found: seeds {failed:?}");
                 ExitCode::SUCCESS
             }

@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use storage_embedded::{
-    Node, Role,
-    simulated::{Probe, ProbedEntry},
-};
+use storage_embedded::{Node, Probe, ProbedEntry, Role};
 
-use crate::trace::Trace;
+use crate::event_log::EventLog;
 
 /// What was seen so far of the whole cluster.
 #[derive(Debug, Default)]
@@ -22,6 +19,8 @@ pub(crate) struct Invariants {
     states: BTreeMap<u64, u64>,
     /// What each node showed last, in this life.
     seen: BTreeMap<u64, Seen>,
+    /// Nodes that have been down for so long that every leader knows.
+    pub(crate) silent: Vec<u64>,
     /// How often a node was seen at an index where another had been.
     pub(crate) compared: u64,
 }
@@ -54,14 +53,16 @@ impl Invariants {
     ///
     /// # Errors
     /// What does not hold.
-    pub(crate) fn look(&mut self, id: u64, life: u64, node: &Node, trace: &Trace) -> Result<(), String> {
+    pub(crate) fn look(&mut self, id: u64, life: u64, node: &Node, event_log: &EventLog) -> Result<(), String> {
         let probe = node.probe();
         if self.seen.get(&id).is_some_and(|seen| seen.life == life && seen.probe == probe) {
             return Ok(());
         }
         let before = self.seen.remove(&id).filter(|seen| seen.life == life);
         let Probe { role, vote, committed, applied, digest, .. } = &probe;
-        trace.say(format_args!("n{id} {role:?} vote {vote:?} committed {committed:?} applied {applied:?} {digest:x}"));
+        event_log.record(format_args!(
+            "n{id} {role:?} vote {vote:?} committed {committed:?} applied {applied:?} {digest:x}"
+        ));
         if let Some(seen) = &before
             && seen.probe.committed > probe.committed
         {
@@ -69,6 +70,9 @@ impl Invariants {
                 "what node {id} knows to be committed went back from {:?} to {committed:?}",
                 seen.probe.committed
             ));
+        }
+        if let Some(seen) = &before {
+            self.change(id, &seen.probe, &probe)?;
         }
         let mut checked = before.as_ref().map_or(0, |seen| seen.checked);
         self.leader(id, &probe)?;
@@ -115,6 +119,24 @@ impl Invariants {
             let known = *self.leaders.entry(term).or_insert(candidate);
             if known != candidate {
                 return Err(format!("nodes {known} and {candidate} lead in term {term}, as node {id} has it"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever leads begins no change of members after which the voters that are alive are no majority.
+    fn change(&self, id: u64, before: &Probe, probe: &Probe) -> Result<(), String> {
+        let led = before.role == Role::Leader && probe.role == Role::Leader && before.vote == probe.vote;
+        if !led || probe.voters == before.voters || probe.voters.len() < 2 {
+            return Ok(());
+        }
+        for voters in &probe.voters {
+            let alive = voters.iter().filter(|voter| !self.silent.contains(voter)).count();
+            if alive * 2 <= voters.len() {
+                let silent = &self.silent;
+                return Err(format!(
+                    "node {id} begins a change to the voters {voters:?}, of which {silent:?} have long been down"
+                ));
             }
         }
         Ok(())

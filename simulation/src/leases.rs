@@ -10,16 +10,10 @@ use storage_embedded::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::{clients::key, site::Shared};
+use crate::{clients::key, shared::Shared};
 
 const TTL_SECONDS: u64 = 2;
 const TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What was granted.
-#[derive(Debug, Default)]
-pub(crate) struct Granted {
-    pub(crate) ids: Vec<u64>,
-}
 
 /// Works until the clients are told to end or the host crashes.
 pub(crate) async fn work(node: Node, shared: Rc<Shared>) {

@@ -9,6 +9,8 @@
 #![cfg(simulated)]
 
 mod clients;
+mod event_log;
+mod hostile;
 pub mod invariants;
 mod leases;
 mod locks;
@@ -16,5 +18,6 @@ pub mod nemesis;
 mod outside;
 mod plan;
 pub mod run;
+mod shared;
 mod site;
-mod trace;
+mod tickets;

@@ -1,22 +1,15 @@
 //! Locks with fencing tokens: a holder writes once under its guard, and nobody writes after the holder of a greater token.
 
-use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use storage_core::{Expected, Lock, LockOptions, ReadOptions, Store, Txn, WriteOptions};
 use tokio::time::sleep;
 
-use crate::{clients::key, site::Shared};
+use crate::{clients::key, shared::Shared};
 
 const LOCKS: u64 = 2;
 const TTL: Duration = Duration::from_secs(1);
 const WAIT: Duration = Duration::from_secs(3);
-
-/// When each lock was acquired with which token: the number of the tick in which the call ended.
-#[derive(Debug, Default)]
-pub(crate) struct Tenures {
-    acquired: BTreeMap<u64, u64>,
-    pub(crate) count: u64,
-}
 
 /// Works until the clients are told to end or the host crashes.
 pub(crate) async fn work(store: Arc<dyn Store>, id: u64, shared: Rc<Shared>) {
@@ -28,7 +21,7 @@ pub(crate) async fn work(store: Arc<dyn Store>, id: u64, shared: Rc<Shared>) {
         let options = LockOptions::new(format!("n{id}")).ttl(TTL).wait(WAIT);
         let Ok(lock) = Lock::acquire(Arc::clone(&store), key(format!("lock/{place}")), options).await else { continue };
         let token = lock.token().0;
-        shared.trace.say(format_args!("n{id} holds lock {place} with token {token}"));
+        shared.event_log.record(format_args!("n{id} holds lock {place} with token {token}"));
         if token <= before {
             shared.violate(format!("lock {place} was given with token {token} after {before}"));
         }

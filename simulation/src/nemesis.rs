@@ -1,15 +1,24 @@
 //! What strikes a cluster: crashes, disks that fail or are slow, networks that are cut, held up or slow, changes of members and leaders.
 
-use std::{collections::BTreeMap, rc::Rc, time::Duration};
+mod operator;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    time::Duration,
+};
 
 use storage_embedded::{
     Role,
-    disk::{Fault, SimDisk, Survival},
-    simulated::{Flaw, break_connections},
+    simulated::{Fault, Flaw, SimDisk, Survival, break_connections},
 };
 use turmoil::Sim;
 
-use crate::site::{Order, Shared, Site, name};
+use self::operator::Membership;
+use crate::{
+    shared::{Shared, name},
+    site::{Order, Site},
+};
 
 /// When the first fault strikes, in ticks: a leader was elected mostly.
 const BEGINS: u64 = 800;
@@ -30,16 +39,11 @@ enum Cut {
 enum Undo {
     Links(Vec<(String, String)>),
     Restart(Rc<Site>),
+    Readable(Rc<Site>),
+    /// What is asked of a node then, if it runs.
+    Order(Rc<Site>, Order),
     Disk(Rc<Site>),
     Latency,
-}
-
-/// What an operator does with members, one after the other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Membership {
-    Spare,
-    Learner,
-    Voter,
 }
 
 /// The one who strikes.
@@ -54,6 +58,12 @@ pub(crate) struct Nemesis {
     undo: Vec<(u64, Undo)>,
     next: u64,
     members: BTreeMap<u64, Membership>,
+    /// The last entry that any member was seen to know as committed: by it, or one before it, the members are what they are.
+    members_by: Option<(u64, u64)>,
+    /// Those that were ever to be removed, done or not.
+    told_to_leave: BTreeSet<u64>,
+    /// Since which tick a node has been down, or without its data.
+    down_since: BTreeMap<u64, u64>,
     flaw: Option<Planted>,
     /// How often each kind struck.
     pub(crate) struck: BTreeMap<&'static str, u64>,
@@ -67,7 +77,7 @@ pub enum Planted {
     Engine(Flaw),
     /// Disks say that they have synced, and have not.
     LyingDisk,
-    /// A node that lost its power starts with an empty disk.
+    /// A node that lost its power starts with an empty disk, and does not find out that it has run.
     EmptiedDisk,
 }
 
@@ -85,7 +95,22 @@ impl Nemesis {
             sites.iter().map(|site| (site.id, if site.id <= founders { Membership::Voter } else { Membership::Spare }));
         let members = members.collect();
         let (links, undo, struck) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
-        Self { rng, shared, sites, hosts, links, undo, next: BEGINS, members, flaw, struck }
+        let (told_to_leave, down_since) = (BTreeSet::new(), BTreeMap::new());
+        Self {
+            rng,
+            shared,
+            sites,
+            hosts,
+            links,
+            undo,
+            next: BEGINS,
+            members,
+            members_by: None,
+            told_to_leave,
+            down_since,
+            flaw,
+            struck,
+        }
     }
 
     /// Does what is due at this tick.
@@ -93,6 +118,9 @@ impl Nemesis {
         self.finish(sim, tick);
         if self.flaw == Some(Planted::LyingDisk) && tick == BEGINS {
             self.sites.iter().for_each(|site| site.machine.disk().lie(true));
+        }
+        if tick == BEGINS {
+            self.damage();
         }
         self.restart_fallen(sim, tick);
         if tick < self.next {
@@ -108,7 +136,9 @@ impl Nemesis {
 
     /// Ends everything, and lets every node run.
     pub(crate) fn heal(&mut self, sim: &mut Sim<'_>) {
-        self.shared.trace.say(format_args!("everything heals"));
+        self.shared.event_log.record(format_args!("everything heals"));
+        // First, or a node would be started that cannot read its disk.
+        self.sites.iter().for_each(|site| site.machine.disk().deny(None));
         std::mem::take(&mut self.undo).into_iter().for_each(|(_, undo)| self.undo(sim, undo));
         for site in self.sites.clone() {
             site.machine.slow_down(self.shared.plan.disk);
@@ -202,13 +232,26 @@ impl Nemesis {
                 Self::order(site, Order::Snapshot);
                 "snapshot"
             }
-            _ => match self.change_members(site) {
+            14..=16 => match self.change_members(site) {
+                Some(what) => what,
+                None => return,
+            },
+            17 => match self.wipe(sim, tick, until) {
+                Some(what) => what,
+                None => return,
+            },
+            18 => self.deny(sim, site, tick, until),
+            19 => match self.remove_a_live_voter(sim, tick) {
+                Some(what) => what,
+                None => return,
+            },
+            _ => match self.order_anything(site) {
                 Some(what) => what,
                 None => return,
             },
         };
         *self.struck.entry(what).or_default() += 1;
-        self.shared.trace.say(format_args!("fault: {what}"));
+        self.shared.event_log.record(format_args!("fault: {what}"));
     }
 
     fn crash(&mut self, sim: &mut Sim<'_>, site: &Rc<Site>, until: u64, power: bool) -> &'static str {
@@ -312,7 +355,7 @@ impl Nemesis {
                 Cut::OneWay => sim.partition_oneway(from.clone(), to.clone()),
                 Cut::Held => sim.hold(from.clone(), to.clone()),
             }
-            self.shared.trace.say(format_args!("{from} to {to}: {cut:?}"));
+            self.shared.event_log.record(format_args!("{from} to {to}: {cut:?}"));
             self.links.insert((from.clone(), to.clone()), cut);
             disturbed.push((from, to));
         }
@@ -323,7 +366,7 @@ impl Nemesis {
         match undo {
             Undo::Links(links) => {
                 for (from, to) in links {
-                    self.shared.trace.say(format_args!("{from} to {to}: healed"));
+                    self.shared.event_log.record(format_args!("{from} to {to}: healed"));
                     if self.links.remove(&(from.clone(), to.clone())) == Some(Cut::Held) {
                         sim.release(from, to);
                     } else {
@@ -334,6 +377,8 @@ impl Nemesis {
                 }
             }
             Undo::Restart(site) => self.restart(sim, &site),
+            Undo::Readable(site) => site.machine.disk().deny(None),
+            Undo::Order(site, order) => Self::order(&site, order),
             Undo::Disk(site) => site.machine.slow_down(self.shared.plan.disk),
             Undo::Latency => sim.set_max_message_latency(Duration::from_millis(self.shared.plan.latency.end)),
         }
@@ -344,7 +389,7 @@ impl Nemesis {
         if sim.is_host_running(host.clone()) {
             return;
         }
-        site.excused.set(false);
+        site.excused.set(site.machine.disk().denies());
         if self.flaw == Some(Planted::LyingDisk) {
             site.machine.disk().lie(true);
         }
@@ -354,7 +399,7 @@ impl Nemesis {
     fn leader(&self) -> Option<Rc<Site>> {
         self.sites
             .iter()
-            .find(|site| site.node.borrow().as_ref().is_some_and(|node| node.status().role == Role::Leader))
+            .find(|site| site.node.borrow().as_ref().is_some_and(|node| node.probe().role == Role::Leader))
             .cloned()
     }
 
@@ -364,47 +409,7 @@ impl Nemesis {
             let _ = orders.send(order);
         }
     }
-
-    /// The next step with a node that is spare, or that is a member and shall go for good: its id is never used again.
-    fn change_members(&mut self, site: &Rc<Site>) -> Option<&'static str> {
-        self.follow_members();
-        let (id, state) = self.rng.choice(self.members.clone())?;
-        let founders = self.shared.plan.founders;
-        match state {
-            Membership::Spare => {
-                Self::order(site, Order::AddLearner(id));
-                Some("learner added")
-            }
-            Membership::Learner => {
-                Self::order(site, Order::Promote(id));
-                Some("learner promoted")
-            }
-            // Those that were taken in may go again; there is always a majority of founders.
-            Membership::Voter if id > founders => {
-                Self::order(site, Order::Remove(id));
-                self.sites.iter().find(|site| site.id == id)?.removed.set(true);
-                self.members.remove(&id);
-                Some("member removed")
-            }
-            Membership::Voter => None,
-        }
-    }
-
-    /// What became of the orders, as the member with the longest log knows it.
-    fn follow_members(&mut self) {
-        let probes =
-            self.sites.iter().filter_map(|site| site.node.borrow().as_ref().map(storage_embedded::Node::probe));
-        let Some(best) = probes.max_by_key(|probe| probe.committed) else { return };
-        for (id, state) in &mut self.members {
-            *state = match best.members.iter().find(|(member, _)| member == id) {
-                None if *id <= self.shared.plan.founders => Membership::Voter,
-                None => Membership::Spare,
-                Some((_, true)) => Membership::Voter,
-                Some((_, false)) => Membership::Learner,
-            };
-        }
-    }
 }
 
-/// How many kinds of faults there are; those from 14 on are changes of members.
-const KINDS: u32 = 17;
+/// How many kinds of faults there are; those from 14 on are an operator's.
+const KINDS: u32 = 21;

@@ -4,7 +4,6 @@
 //! off like any other message, and nothing has to be encoded.
 
 use std::{
-    collections::BTreeMap,
     io,
     rc::Rc,
     sync::{
@@ -15,7 +14,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::lock::Mutex;
 use storage_core::{
     Capabilities, Entry, Error, Key, Outcome, Page, ReadOptions, Result, ScanOptions, Store, Txn, WatchOptions,
     WatchStream, WriteOptions,
@@ -27,34 +25,12 @@ use tokio::{
     time::timeout,
 };
 
-use crate::site::{Shared, name};
+use crate::{
+    shared::{Shared, name},
+    tickets::{Request, StoreAnswer, Tickets},
+};
 
 pub(crate) const PORT: u16 = 8000;
-
-#[derive(Debug)]
-enum Request {
-    Get(Key, ReadOptions),
-    GetMany(Vec<Key>, ReadOptions),
-    Commit(Txn, WriteOptions),
-}
-
-#[derive(Debug)]
-enum Answer {
-    Entry(Result<Option<Entry>>),
-    Entries(Result<Vec<Option<Entry>>>),
-    Outcome(Result<Outcome>),
-}
-
-/// The table. Clones are the same one.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Tickets(Arc<Mutex<Table>>);
-
-#[derive(Debug, Default)]
-struct Table {
-    next: u64,
-    requests: BTreeMap<u64, Request>,
-    answers: BTreeMap<u64, Answer>,
-}
 
 /// Answers the calls of those outside, while the host lives.
 pub(crate) async fn serve(listener: TcpListener, store: Arc<dyn Store>, tickets: Tickets) {
@@ -68,9 +44,9 @@ async fn converse(stream: TcpStream, store: Arc<dyn Store>, tickets: Tickets) ->
     let ticket = reader.read_u64().await?;
     let Some(request) = tickets.0.lock().await.requests.remove(&ticket) else { return Ok(()) };
     let answer = match request {
-        Request::Get(key, options) => Answer::Entry(store.get(&key, options).await),
-        Request::GetMany(keys, options) => Answer::Entries(store.get_many(&keys, options).await),
-        Request::Commit(txn, options) => Answer::Outcome(store.commit(txn, options).await),
+        Request::Get(key, options) => StoreAnswer::Entry(store.get(&key, options).await),
+        Request::GetMany(keys, options) => StoreAnswer::Entries(store.get_many(&keys, options).await),
+        Request::Commit(txn, options) => StoreAnswer::Outcome(store.commit(txn, options).await),
     };
     tickets.0.lock().await.answers.insert(ticket, answer);
     writer.write_u64(ticket).await
@@ -86,7 +62,7 @@ struct Outside {
 }
 
 impl Outside {
-    async fn call(&self, request: Request, within: Duration, writes: bool) -> Result<Answer> {
+    async fn call(&self, request: Request, within: Duration, writes: bool) -> Result<StoreAnswer> {
         let replica = self.current.load(Relaxed) % self.replicas + 1;
         let answer = self.converse(replica, request, within, writes).await;
         if answer.is_err() {
@@ -95,7 +71,7 @@ impl Outside {
         answer
     }
 
-    async fn converse(&self, replica: u64, request: Request, within: Duration, writes: bool) -> Result<Answer> {
+    async fn converse(&self, replica: u64, request: Request, within: Duration, writes: bool) -> Result<StoreAnswer> {
         let connected = timeout(within / 2, TcpStream::connect((name(replica), PORT))).await;
         let stream = connected.map_err(Error::unavailable)?.map_err(Error::unavailable)?;
         let ticket = {
@@ -125,21 +101,21 @@ impl Store for Outside {
 
     async fn get(&self, key: &Key, options: ReadOptions) -> Result<Option<Entry>> {
         match self.call(Request::Get(key.clone(), options), options.timeout, false).await? {
-            Answer::Entry(answer) => answer,
+            StoreAnswer::Entry(answer) => answer,
             other => Err(mistaken(&other)),
         }
     }
 
     async fn get_many(&self, keys: &[Key], options: ReadOptions) -> Result<Vec<Option<Entry>>> {
         match self.call(Request::GetMany(keys.to_vec(), options), options.timeout, false).await? {
-            Answer::Entries(answer) => answer,
+            StoreAnswer::Entries(answer) => answer,
             other => Err(mistaken(&other)),
         }
     }
 
     async fn commit(&self, txn: Txn, options: WriteOptions) -> Result<Outcome> {
         match self.call(Request::Commit(txn, options), options.timeout, true).await? {
-            Answer::Outcome(answer) => answer,
+            StoreAnswer::Outcome(answer) => answer,
             other => Err(mistaken(&other)),
         }
     }
@@ -161,7 +137,7 @@ impl Store for Outside {
     }
 }
 
-fn mistaken(answer: &Answer) -> Error {
+fn mistaken(answer: &StoreAnswer) -> Error {
     Error::corrupt(format!("another answer: {answer:?}"))
 }
 

@@ -2,6 +2,17 @@
 
 use std::ops::Range;
 
+/// How far an operator goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Operator {
+    /// Members that were taken in leave again, founders stay.
+    Careful,
+    /// Founders are removed too.
+    Removes,
+    /// Disks are emptied, and only members without theirs are removed, and those that were taken in.
+    Wipes,
+}
+
 /// The shape of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -9,6 +20,7 @@ pub(crate) struct Plan {
     pub(crate) founders: u64,
     /// Nodes that may be taken in later.
     pub(crate) spares: u64,
+    pub(crate) operator: Operator,
     /// How long a message travels, in milliseconds.
     pub(crate) latency: Range<u64>,
     pub(crate) random_order: bool,
@@ -37,10 +49,12 @@ impl Plan {
         let fastest = rng.u64(0..3);
         let gap = [60, 200, 600, 1500].get(rng.usize(..4)).copied().unwrap_or(200);
         let lasting = [100, 500, 1500, 4000].get(rng.usize(..4)).copied().unwrap_or(500);
-        let changes = rng.u8(..3) == 0;
+        let operator = rng.choice([Operator::Careful, Operator::Removes, Operator::Wipes]).unwrap_or(Operator::Careful);
+        let changes = rng.u8(..3) == 0 || operator == Operator::Wipes;
         Self {
             founders: if rng.u8(..3) == 0 { 5 } else { 3 },
             spares: if changes { rng.u64(1..3) } else { 0 },
+            operator,
             latency: fastest..fastest + if slow_network { rng.u64(10..40) } else { rng.u64(1..8) },
             random_order: rng.bool(),
             segment_bytes: [8 << 10, 32 << 10, 128 << 10].get(rng.usize(..3)).copied().unwrap_or(32 << 10),

@@ -3,7 +3,7 @@
 use std::{fmt, rc::Rc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use storage_embedded::simulated;
+use storage_embedded::simulated::{self, Flaw};
 use storage_testkit::checker::Checker;
 use turmoil::{Builder, Sim};
 
@@ -13,7 +13,8 @@ use crate::{
     nemesis::{Nemesis, Planted},
     outside,
     plan::Plan,
-    site::{Shared, Site, name},
+    shared::{Shared, name},
+    site::Site,
 };
 
 /// How a seed is run.
@@ -47,6 +48,9 @@ const RECOVERS_WITHIN: u64 = 20_000;
 
 /// How long all nodes may take after that to have applied the same, in ticks.
 const AGREES_WITHIN: u64 = 20_000;
+
+/// After so many ticks the operator looks again who the members are.
+const MEMBERS_FOLLOWED: u64 = 50;
 
 /// How many connections all hosts together may try within a second: a node that cannot reach another pauses before it tries again.
 const MOST_CONNECTS: u64 = 2000;
@@ -112,11 +116,13 @@ impl fmt::Display for Outcome {
 /// If a node or the simulation does.
 #[must_use]
 pub fn run(seed: u64, options: &Options) -> Outcome {
+    // Every choice of this thread comes of the seed from here on, those of the engine too.
     fastrand::seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut rng = fastrand::Rng::new();
     let plan = Plan::new(&mut rng);
     simulated::plant(match options.planted {
         Some(Planted::Engine(flaw)) => Some(flaw),
+        Some(Planted::EmptiedDisk) => Some(Flaw::ForgottenDisk),
         _ => None,
     });
     simulated::blocking_takes(Duration::from_millis(plan.blocking));
@@ -142,7 +148,7 @@ struct World {
 impl World {
     fn new(seed: u64, rng: fastrand::Rng, shared: Rc<Shared>, options: &Options) -> Self {
         let plan = &shared.plan;
-        shared.trace.say(format_args!("{plan:?}"));
+        shared.event_log.record(format_args!("{plan:?}"));
         let mut builder = Builder::new();
         builder
             .rng_seed(seed)
@@ -178,17 +184,24 @@ impl World {
 
     fn step(&mut self) {
         self.shared.at(self.tick);
+        self.invariants.silent = self.nemesis.silent(&mut self.sim, self.tick);
         if let Err(error) = self.sim.step() {
             self.shared.violate(format!("a host ended: {error}"));
         }
         for site in &self.sites {
             let node = site.node.borrow();
             let Some(node) = &*node else { continue };
-            if let Err(what) = self.invariants.look(site.id, site.starts.get(), node, &self.shared.trace) {
+            if let Err(what) = self.invariants.look(site.id, site.starts.get(), node, &self.shared.event_log) {
                 self.shared.violate(what);
             }
         }
+        if let Some(what) = self.nemesis.judge() {
+            self.shared.violate(what);
+        }
         self.tick += 1;
+        if self.tick.is_multiple_of(MEMBERS_FOLLOWED) {
+            self.nemesis.follow_members();
+        }
         if self.tick.is_multiple_of(1000) {
             let connects = simulated::connects() - std::mem::replace(&mut self.connects, simulated::connects());
             if connects > MOST_CONNECTS {
@@ -211,18 +224,19 @@ impl World {
         // Entries that are committed after this: of clients, which only those commit who serve.
         let before = self.answers();
         self.wait(RECOVERS_WITHIN, "the cluster does not serve again", |world| {
-            let led = world.sites.iter().filter(|site| !site.removed.get());
+            let led = world.sites.iter().filter(|site| site.takes_part());
             let led = led
                 .filter(|site| site.id <= world.shared.plan.founders)
-                .all(|site| site.node.borrow().as_ref().is_some_and(|node| node.status().leader.is_some()));
+                .all(|site| site.node.borrow().as_ref().is_some_and(|node| node.probe().leader.is_some()));
             led && world.answers() >= before + 50
         });
         self.recovery = self.tick - healed;
+        // Clients end only now: that they are served is how it was seen that the cluster serves.
         self.shared.ended.set(true);
         self.wait(AGREES_WITHIN, "the nodes do not come to agree", |world| {
             let goal = world.invariants.last();
             let voters = world.nemesis.voters();
-            let all = world.sites.iter().filter(|site| voters.contains(&site.id) && !site.removed.get()).all(|site| {
+            let all = world.sites.iter().filter(|site| voters.contains(&site.id) && site.takes_part()).all(|site| {
                 let node = site.node.borrow();
                 node.as_ref().is_some_and(|node| node.probe().applied.is_some_and(|(index, _)| index >= goal))
             });
@@ -241,6 +255,7 @@ impl World {
             if self.tick - began > ticks {
                 self.shared.violate(format!("{otherwise} within {ticks} ticks"));
             }
+            // As an operator or a service manager would: a node may have ended by itself under the last fault.
             self.nemesis.restart_fallen(&mut self.sim, self.tick);
             self.nemesis.finish(&mut self.sim, self.tick);
             self.step();
@@ -253,7 +268,7 @@ impl World {
         }
         let history = self.shared.recorder.history();
         for operation in history.operations() {
-            self.shared.trace.feed(format!("{operation:?}").as_bytes());
+            self.shared.event_log.feed(format!("{operation:?}").as_bytes());
         }
         let report = Checker::default().check(&history);
         // A violation at the node is nearer to the cause.
@@ -262,8 +277,8 @@ impl World {
         }
         for site in &self.sites {
             for (path, bytes) in site.machine.disk().contents() {
-                self.shared.trace.feed(path.as_os_str().as_encoded_bytes());
-                self.shared.trace.feed(&crc32c::crc32c(&bytes).to_le_bytes());
+                self.shared.event_log.feed(path.as_os_str().as_encoded_bytes());
+                self.shared.event_log.feed(&crc32c::crc32c(&bytes).to_le_bytes());
             }
         }
         let books = self.shared.books.borrow();
@@ -279,7 +294,7 @@ impl World {
             compared: self.invariants.compared,
             locks: (self.shared.tenures.borrow().count, self.shared.leases.borrow().ids.len()),
             recovery: self.recovery,
-            hash: self.shared.trace.hash(),
+            hash: self.shared.event_log.hash(),
             violations: self.shared.violations.take(),
         }
     }
@@ -288,7 +303,7 @@ impl World {
     fn judge_states(&mut self) {
         let shared = Rc::clone(&self.shared);
         let voters = self.nemesis.voters();
-        for site in self.sites.iter().filter(|site| voters.contains(&site.id) && !site.removed.get()) {
+        for site in self.sites.iter().filter(|site| voters.contains(&site.id) && site.takes_part()) {
             let node = site.node.borrow();
             let Some(node) = &*node else { continue };
             for place in 0..clients::COUNTERS {

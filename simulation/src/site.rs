@@ -4,74 +4,27 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use storage_core::Store;
 use storage_embedded::{
-    Member, Node, NodeConfig,
-    disk::SimDisk,
-    simulated::{Machine, TcpListener},
+    ClusterToken, Member, Node, NodeConfig, Removed, Stopped,
+    simulated::{Machine, SimDisk, TcpListener},
 };
-use storage_testkit::history::Recorder;
 use tokio::{sync::mpsc, task::spawn_local};
 
-use crate::{clients, leases, locks, outside, outside::Tickets, plan::Plan, trace::Trace};
+use crate::{
+    clients, hostile, leases, locks, outside,
+    plan::Plan,
+    shared::{Shared, name},
+};
 
 const CLUSTER: u128 = 0x5eed;
+/// The addresses of simulated machines are not loopback addresses, where nodes without a token are refused.
+const TOKEN: &str = "the token of simulated nodes";
 const PEER_PORT: u16 = 7000;
-
-/// What everything in a run shares.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) plan: Plan,
-    pub(crate) trace: Trace,
-    pub(crate) recorder: Recorder,
-    pub(crate) clock: Arc<AtomicU64>,
-    pub(crate) tickets: Tickets,
-    /// The clients begin nothing more.
-    pub(crate) ended: Cell<bool>,
-    pub(crate) violations: RefCell<Vec<String>>,
-    pub(crate) books: RefCell<clients::Books>,
-    pub(crate) tenures: RefCell<locks::Tenures>,
-    pub(crate) leases: RefCell<leases::Granted>,
-}
-
-impl Shared {
-    pub(crate) fn new(plan: Plan, shown: bool) -> Self {
-        let clock = Arc::new(AtomicU64::new(0));
-        let read = Arc::clone(&clock);
-        // Each moment is a moment of its own: the order of the calls in this one thread is the order of time.
-        let recorder = Recorder::with_clock(move || read.fetch_add(1, Relaxed));
-        Self {
-            plan,
-            trace: Trace::new(shown),
-            recorder,
-            clock,
-            tickets: Tickets::default(),
-            ended: Cell::new(false),
-            violations: RefCell::default(),
-            books: RefCell::default(),
-            tenures: RefCell::default(),
-            leases: RefCell::default(),
-        }
-    }
-
-    /// A new tick, of a millisecond.
-    pub(crate) fn at(&self, tick: u64) {
-        self.trace.at(tick);
-        self.clock.fetch_max(tick * 1_000_000, Relaxed);
-    }
-
-    pub(crate) fn violate(&self, what: String) {
-        self.trace.say(format_args!("VIOLATION {what}"));
-        self.violations.borrow_mut().push(what);
-    }
-}
 
 /// What a node is asked to do for its operator.
 #[derive(Clone, Debug)]
@@ -79,7 +32,7 @@ pub(crate) enum Order {
     Transfer(u64),
     AddLearner(u64),
     Promote(u64),
-    Remove(u64),
+    Remove(Vec<u64>),
     Snapshot,
 }
 
@@ -97,10 +50,10 @@ pub(crate) struct Site {
     pub(crate) excused: Cell<bool>,
     /// It was removed from the cluster for good.
     pub(crate) removed: Cell<bool>,
-}
-
-pub(crate) fn name(id: u64) -> String {
-    format!("n{id}")
+    /// Its disk was emptied after it had taken part. It must not take part again.
+    pub(crate) wiped: Cell<bool>,
+    /// Its state was damaged in this life.
+    pub(crate) damaged: Cell<bool>,
 }
 
 fn member(id: u64) -> Member {
@@ -120,11 +73,14 @@ impl Site {
             starts: Cell::new(0),
             excused: Cell::new(false),
             removed: Cell::new(false),
+            wiped: Cell::new(false),
+            damaged: Cell::new(false),
         }
     }
 
     fn config(&self, plan: &Plan) -> NodeConfig {
         let mut config = NodeConfig::new(self.id, CLUSTER, "/node", format!("0.0.0.0:{PEER_PORT}")).fast();
+        config.token = ClusterToken::new(TOKEN);
         config.founders = self.founders.iter().map(|id| (*id, member(*id))).collect::<BTreeMap<_, _>>();
         config.snapshot_every = plan.snapshot_every;
         config.machine = self.machine.clone();
@@ -134,12 +90,15 @@ impl Site {
     /// What runs on the host, until the node ends or the host crashes.
     pub(crate) async fn run(self: Rc<Self>, shared: Rc<Shared>) -> turmoil::Result {
         self.starts.set(self.starts.get() + 1);
-        shared.trace.say(format_args!("n{} starts", self.id));
+        self.damaged.set(false);
+        shared.event_log.record(format_args!("n{} starts", self.id));
         let node = match Node::start(self.config(&shared.plan)).await {
             Ok(node) => node,
             Err(error) => {
-                shared.trace.say(format_args!("n{} cannot start: {error}", self.id));
-                if !self.excused.get() {
+                shared.event_log.record(format_args!("n{} cannot start: {error}", self.id));
+                // One that was removed never starts again.
+                let may_fail = if Removed::caused(&error) { self.removed.get() } else { self.excused.get() };
+                if !may_fail {
                     shared.violate(format!("node {} cannot start: {error}", self.id));
                 }
                 return Ok(());
@@ -157,14 +116,30 @@ impl Site {
         }
         spawn_local(locks::work(Arc::clone(&store), self.id, Rc::clone(&shared)));
         spawn_local(leases::work(node.clone(), Rc::clone(&shared)));
+        spawn_local(hostile::work(node.clone(), self.id, Rc::clone(&shared)));
         let stopped = node.stopped().await;
         self.node.take();
         self.orders.take();
-        shared.trace.say(format_args!("n{} stopped: {stopped:?}", self.id));
-        if !self.excused.get() {
+        shared.event_log.record(format_args!("n{} stopped: {stopped:?}", self.id));
+        if !self.may_stop(node.why_stopped().as_ref()) {
             shared.violate(format!("node {} ended by itself: {stopped:?}", self.id));
         }
         Ok(())
+    }
+
+    /// Whether it is to serve when everything is healed.
+    pub(crate) fn takes_part(&self) -> bool {
+        !self.removed.get() && !self.wiped.get()
+    }
+
+    /// Whether the node has ended for a reason that there is; a member is never taken for a removed one.
+    fn may_stop(&self, why: Option<&Stopped>) -> bool {
+        match why {
+            Some(Stopped::Forgot(_)) if self.wiped.get() => true,
+            Some(Stopped::Removed(_)) => self.removed.get(),
+            Some(Stopped::Differs(_)) if self.damaged.get() => true,
+            _ => self.excused.get(),
+        }
     }
 }
 
@@ -176,10 +151,10 @@ async fn operate(node: Node, mut orders: mpsc::UnboundedReceiver<Order>, site: R
             Order::Transfer(to) => node.transfer_leadership(to, ORDERED_WITHIN).await,
             Order::AddLearner(id) => node.add_learner(id, member(id), ORDERED_WITHIN).await,
             Order::Promote(id) => node.promote_in_sync(id, ORDERED_WITHIN).await,
-            Order::Remove(id) => node.remove([id], ORDERED_WITHIN).await,
+            Order::Remove(ref ids) => node.remove(ids.clone(), ORDERED_WITHIN).await,
             Order::Snapshot => node.snapshot(ORDERED_WITHIN).await,
         };
         let done = done.map_err(|error| error.kind());
-        shared.trace.say(format_args!("n{} did {order:?}: {done:?}", site.id));
+        shared.event_log.record(format_args!("n{} did {order:?}: {done:?}", site.id));
     }
 }

@@ -89,3 +89,43 @@ fn a_disk_that_lies_is_found() {
 fn a_node_id_that_is_used_for_an_empty_disk_is_found() {
     finds("emptied-disk", 20);
 }
+
+#[test]
+fn a_change_of_members_that_leaves_no_majority_is_found() {
+    finds("unchecked-change", 60);
+}
+
+#[test]
+fn a_node_that_votes_without_its_disk_is_found() {
+    finds("wiped-voter", 40);
+}
+
+#[test]
+fn a_directory_that_counts_as_empty_because_it_cannot_be_read_is_found() {
+    finds("unreadable-is-absent", 40);
+}
+
+#[test]
+fn a_segment_that_could_not_be_begun_and_was_passed_over_is_found() {
+    finds("ignored-segment", 120);
+}
+
+#[test]
+fn a_lease_that_ends_by_the_clock_of_an_earlier_leadership_is_found() {
+    finds("stale-lease-clock", 200);
+}
+
+#[test]
+fn a_number_that_ends_before_its_write_is_found() {
+    finds("early-numbers", 60);
+}
+
+#[test]
+fn a_delete_that_takes_more_than_its_range_is_found() {
+    finds("greedy-delete", 10);
+}
+
+#[test]
+fn a_state_that_differs_and_is_not_compared_is_found() {
+    finds("uncompared", 10);
+}

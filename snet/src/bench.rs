@@ -2,21 +2,17 @@
 
 mod compare;
 mod preload;
-mod table;
 
 use std::{
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use ::bench::{Amount, BACKENDS, Clients, Comparison, Placement, Workload, backend};
+use ::bench::{Amount, BACKENDS, Clients, Comparison, Placement, Workload, backend, markdown};
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
-use serde::Serialize;
 
-use self::table::{physics_line, table};
 use crate::{
     exit::{Failure, Outcome},
     output::Output,
@@ -161,10 +157,10 @@ fn run_comparison(arguments: &Arguments, clients: &Clients) -> Outcome {
     let report = ::bench::compare(&comparison, clients, |step| progress.step(step))?;
     drop(progress);
     // First the files: a reader of standard output may be gone.
-    write(arguments.json.as_deref(), || Output::Json.render(&report, table))?;
-    write(arguments.markdown.as_deref(), || Ok(::bench::markdown(&report)))?;
+    write(arguments.json.as_deref(), || Output::Json.render(&report, markdown))?;
+    write(arguments.markdown.as_deref(), || Ok(markdown(&report)))?;
     write(arguments.html.as_deref(), || Ok(::bench::html(&report)))?;
-    print(arguments.output, &report, table)?;
+    arguments.output.print(&report, markdown)?;
     if report.is_clean() {
         return Ok(());
     }
@@ -175,10 +171,6 @@ fn write(file: Option<&Path>, text: impl FnOnce() -> Result<String, Failure>) ->
     let Some(file) = file else { return Ok(()) };
     let text = text()?;
     fs::write(file, text).with_context(|| file.display().to_string()).map_err(Failure::Missing)
-}
-
-fn print<R: Serialize>(output: Output, report: &R, table: impl Fn(&R) -> String) -> Outcome {
-    Ok(std::io::stdout().lock().write_all(output.render(report, table)?.as_bytes())?)
 }
 
 fn warn_of_memory(directory: &Path) -> Outcome {

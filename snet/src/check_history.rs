@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     fs::File,
-    io::{self, BufReader, Read, Write as _},
+    io::{self, BufReader, Read},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -12,7 +12,7 @@ use anyhow::{Context as _, anyhow};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use storage_testkit::{
-    checker::{Checker, Report, Violation},
+    checker::{Checker, Findings, Violation},
     history::{History, Operation, ReadError},
 };
 
@@ -63,8 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         let written = std::fs::write(file, report.html());
         written.with_context(|| file.display().to_string()).map_err(Failure::Missing)?;
     }
-    let text = arguments.output.render(&Answer::from(&report), |_| report.to_string())?;
-    io::stdout().lock().write_all(text.as_bytes())?;
+    arguments.output.print(&HistoryReport::from(&report), |_| report.to_string())?;
     match (report.violating_keys, report.undecided.len()) {
         (0, 0) => Ok(()),
         (0, undecided) => Err(Failure::Missing(anyhow!(
@@ -141,7 +140,7 @@ impl Bar {
 }
 
 #[derive(Serialize)]
-struct Answer<'a> {
+struct HistoryReport<'a> {
     verdict: &'static str,
     operations: usize,
     unknown: usize,
@@ -172,8 +171,8 @@ struct Undecided {
     operations: usize,
 }
 
-impl<'a> From<&'a Report> for Answer<'a> {
-    fn from(report: &'a Report) -> Self {
+impl<'a> From<&'a Findings> for HistoryReport<'a> {
+    fn from(report: &'a Findings) -> Self {
         let undecided = report.undecided.iter();
         Self {
             verdict: report.verdict(),

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use storage_replica::Removed;
+
 /// The part of the help that tells the exit codes.
 pub(crate) const HELP: &str = "\
 Exit codes:
@@ -10,7 +12,9 @@ Exit codes:
   2  the command line is wrong
   3  something that the command needs could not be had: a directory, a port, a server, a connection
   4  the answer is no: a key is absent, or has another value or version than was expected
-  5  a write may have been applied or not, since no answer came: look before you try again";
+  5  a write may have been applied or not, since no answer came: look before you try again
+  6  the node was removed from its cluster: do not start it again
+  7  some records could not be read: they are named, and all others are told";
 
 /// Why a command did not do what it should.
 #[derive(Debug)]
@@ -25,6 +29,17 @@ pub(crate) enum Failure {
     No(anyhow::Error),
     /// Nobody knows whether a write was applied.
     Unknown(anyhow::Error),
+    /// The node of this process was removed from its cluster.
+    Removed(anyhow::Error),
+    /// Some records could not be read, and were passed over.
+    Partial(anyhow::Error),
+}
+
+impl Failure {
+    /// An answer that is no.
+    pub(crate) fn no(what: impl std::fmt::Display) -> Self {
+        Self::No(anyhow::anyhow!("{what}"))
+    }
 }
 
 /// The outcome of a command.
@@ -39,6 +54,8 @@ pub(crate) fn code(outcome: Outcome) -> ExitCode {
         Err(Failure::Missing(error)) => (3, error),
         Err(Failure::No(error)) => (4, error),
         Err(Failure::Unknown(error)) => (5, error),
+        Err(Failure::Removed(error)) => (6, error),
+        Err(Failure::Partial(error)) => (7, error),
     };
     eprintln!("error: {}", told(&error));
     if code == 2 {
@@ -73,6 +90,9 @@ impl From<bench::Error> for Failure {
 /// What a store may say.
 impl From<storage::Error> for Failure {
     fn from(error: storage::Error) -> Self {
+        if Removed::caused(&error) {
+            return Self::Removed(error.into());
+        }
         match error {
             storage::Error::InvalidArgument { .. } | storage::Error::Unsupported { .. } => Self::Usage(error.into()),
             storage::Error::Corrupt { .. } => Self::Wrong(error.into()),

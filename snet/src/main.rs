@@ -4,15 +4,18 @@ mod bench;
 mod channel;
 mod check_history;
 mod exit;
+mod files;
 mod manual;
 mod output;
 mod progress;
 mod storage;
+mod store_url;
 mod table;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use storage_replica::raise_descriptor_limit;
 
 /// The allocator of the program: with the small buffers that a store handles by the million it is far faster than the system's.
 #[global_allocator]
@@ -39,6 +42,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = raise_descriptor_limit() {
+        eprintln!("cannot raise the limit of open files, which bounds the connections of nodes: {error}");
+    }
     let result = match Arguments::parse().command {
         Command::Bench(arguments) => bench::run(arguments),
         Command::Channel(command) => channel::run(command),

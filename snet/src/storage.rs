@@ -1,5 +1,6 @@
 //! `snet storage ...`: runs the nodes of a store, looks after it, and reads and writes it.
 
+mod auth;
 mod certs;
 mod check;
 #[cfg(feature = "etcd")]
@@ -7,16 +8,18 @@ mod cluster;
 mod config;
 mod copy;
 mod data;
+mod flags;
 mod foreground;
 mod init;
 mod log;
 mod member;
+mod password;
 mod ping;
-mod place;
 mod serve;
 mod snapshot;
 mod status;
 mod tls;
+mod token;
 
 use clap::Subcommand;
 
@@ -40,6 +43,8 @@ pub(crate) enum Command {
     Status(status::Status),
     #[command(subcommand)]
     Member(member::Command),
+    #[command(subcommand)]
+    Auth(auth::Command),
     #[cfg(feature = "etcd")]
     #[command(subcommand)]
     Cluster(cluster::Command),
@@ -66,6 +71,7 @@ pub(crate) fn run(command: Command) -> Outcome {
             Command::Copy(arguments) => copy::run(&arguments).await,
             Command::Status(arguments) => status::run(&arguments).await,
             Command::Member(command) => member::run(&command).await,
+            Command::Auth(command) => auth::run(&command).await,
             #[cfg(feature = "etcd")]
             Command::Cluster(command) => cluster::run(&command).await,
             Command::Snapshot(command) => snapshot::run(&command).await,

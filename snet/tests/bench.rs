@@ -111,7 +111,7 @@ fn the_page_is_well_formed_and_needs_nothing_else() {
     assert_balanced(&page);
 
     let text = fs::read_to_string(dir.path().join("a.md")).unwrap();
-    assert!(text.contains("## put, 4 clients") && text.contains("| mem | ") && text.contains("--rates 500"), "{text}");
+    assert!(text.contains("## put, 4 clients") && text.contains("| mem ") && text.contains("--rates 500"), "{text}");
 }
 
 /// Every tag is closed by its own, in order.
@@ -240,6 +240,6 @@ fn leaders_of_the_embedded_engine_are_killed_and_nothing_acknowledged_is_lost() 
         assert!(failover.applied > 0 && line.acknowledged.iter().sum::<u32>() > 0, "{failover:?}");
         assert!(line.acknowledged.contains(&0), "while nobody leads nothing is acknowledged: {failover:?}");
     }
-    assert!(bench::html(&report).contains("When the leader is killed"));
+    assert!(bench::html(&report).contains("when the leader is killed"));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left");
 }

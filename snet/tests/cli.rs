@@ -76,12 +76,12 @@ fn the_table_has_a_line_for_each_operation() {
         "20 iterations of each client",
         "fdatasync",
         concat!("mem ", env!("CARGO_PKG_VERSION"), " (not durable)"),
-        "put, 10 clients, req",
-        "get, 10 clients, req",
-        "cas, 10 clients, req",
-        "hot-cas, 10 clients, req",
-        "txn, 10 clients, req",
-        "payment, 10 clients, req",
+        "## put, 10 clients",
+        "## get, 10 clients",
+        "## cas, 10 clients",
+        "## hot-cas, 10 clients",
+        "## txn, 10 clients",
+        "## payment, 10 clients",
         "p50 / p99",
     ] {
         assert!(text.contains(expected), "{expected} is missing:\n{text}");

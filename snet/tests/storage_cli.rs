@@ -69,7 +69,7 @@ fn keys_are_written_read_swapped_listed_and_removed() {
 #[test]
 fn a_wrong_command_line_says_what_to_do() {
     let cases: [(&[&str], &str); 14] = [
-        (&["storage", "get", "k"], "--store <URL>|--endpoints <URLS>"),
+        (&["storage", "get", "k"], "--store URL, --url-file FILE, --endpoints URLS, or the variable SNET_URL"),
         (&["storage", "get", "k", "--store", "mem:", "--endpoints", "http://a:1"], "cannot be used with"),
         (&["storage", "get", "k", "--endpoints", "a:1"], "http://HOST:PORT"),
         (&["storage", "get", "", "--store", "mem:"], "at least one byte"),
@@ -80,7 +80,7 @@ fn a_wrong_command_line_says_what_to_do() {
         (&["storage", "init", "--name", "n1"], "--initial-cluster <NODES>"),
         (&["storage", "init", "--nam", "n1"], "a similar argument exists: '--name'"),
         (&["storage", "member", "remove", "n1", "--endpoints", "http://a:1"], "hexadecimal digits"),
-        (&["storage", "check"], "<URL|--endpoints <URLS>>"),
+        (&["storage", "check"], "the variable SNET_URL"),
         (&["storage", "ping", "mem:", "--endpoints", "http://a:1"], "cannot be used with"),
         (&["storage", "copy", "--from", "meme:", "--to", "mem:"], "did you mean `mem`?"),
     ];

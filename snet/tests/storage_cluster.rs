@@ -5,6 +5,10 @@
 mod common;
 #[path = "storage_cluster/etcdctl.rs"]
 mod etcdctl;
+#[path = "storage_cluster/first_start.rs"]
+mod first_start;
+#[path = "storage_cluster/removed.rs"]
+mod removed;
 #[path = "storage_cluster/snapshots.rs"]
 mod snapshots;
 

@@ -6,6 +6,8 @@
 mod clocks;
 mod common;
 mod growing;
+#[path = "storage_growing/own_table.rs"]
+mod own_table;
 #[path = "storage_growing/recover.rs"]
 mod recover;
 #[path = "storage_growing/tls.rs"]

@@ -1,17 +1,21 @@
-use std::{fmt, str::FromStr, time::Duration};
+//! From a URL to the configuration of a store on Consul.
+//!
+//! Everything is checked here: what is built is usable, but for certificates, which are read when the store is opened.
+//! The token is never printed.
 
-pub use storage_core::server_url::TlsConfig;
+use std::time::Duration;
+
+pub use storage_core::servers::TlsConfig;
 use storage_core::{
     Error, Key, Result,
-    server_url::{Dialect, ServerUrl},
+    servers::{Dialect, Secret, ServerUrl, read_from_urls},
 };
-use url::Url;
 
 /// The schemes of URLs of this backend: in the clear, and with TLS.
 pub const SCHEMES: &[&str] = &["consul", "consuls"];
 
 /// The parameters that such a URL may have.
-pub const PARAMETERS: &[&str] = &["endpoint", "folder", "ca", "cert", "key", "connect_timeout"];
+pub const PARAMETERS: &[&str] = &["endpoint", "folder", "ca", "cert", "key", "server_name", "connect_timeout"];
 
 const DIALECT: Dialect =
     Dialect { store: "Consul", schemes: ["consul", "consuls"], default_port: 8500, parameters: PARAMETERS };
@@ -22,7 +26,7 @@ const DEFAULT_FOLDER: &str = "storage";
 /// The longest name of a folder: each key of a transaction has it in front, and the limit of bytes reckons with so many.
 const MAX_FOLDER_BYTES: usize = 64;
 
-/// The usual [`ConsulConfig::connect_timeout`]: many round trips on any network, and short against the usual deadline of a
+/// How long an attempt to connect may take if the URL does not say: many round trips on any network, and short against the usual deadline of a
 /// call, so that a server that is cut off leaves time for the others.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -39,6 +43,7 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// | `folder` | the folder of Consul's KV store that all keys lie in; `storage` if not given |
 /// | `ca` | file with the certificates (PEM) that may sign those of the servers; needed for TLS, since those of the system are never asked |
 /// | `cert`, `key` | files with the client's own certificate and key (PEM), both or none |
+/// | `server_name` | the name that the servers' certificates must have, if not their host: `server.dc1.consul` for those that Consul makes |
 /// | `connect_timeout` | `250ms`, `2s`: how long one attempt to connect may take, TLS included; 1 s if not given |
 ///
 /// ```
@@ -46,12 +51,13 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// assert_eq!(config.endpoints().collect::<Vec<_>>(), ["a:8500", "b:8500", "[::1]:8501"]);
 /// # Ok::<(), storage_core::Error>(())
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsulConfig {
     endpoints: Vec<String>,
     folder: String,
-    token: Option<String>,
+    token: Option<Secret>,
     tls: Option<TlsConfig>,
+    server_name: Option<String>,
     connect_timeout: Duration,
     prefix: Option<Key>,
 }
@@ -68,6 +74,7 @@ impl ConsulConfig {
             folder: DEFAULT_FOLDER.to_owned(),
             token: None,
             tls: None,
+            server_name: None,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             prefix: None,
         })
@@ -79,6 +86,10 @@ impl ConsulConfig {
         }
         let mut config = Self::new(&url.endpoints)?;
         config.tls = url.tls()?;
+        config.server_name = url.parameter("server_name").map(str::to_owned);
+        if config.server_name.is_some() && config.tls.is_none() {
+            return Err(invalid("`server_name` needs the scheme `consuls`"));
+        }
         config.connect_timeout = url.duration("connect_timeout")?.unwrap_or(DEFAULT_CONNECT_TIMEOUT);
         if let Some(folder) = url.parameter("folder") {
             config = config.with_folder(folder)?;
@@ -118,7 +129,7 @@ impl ConsulConfig {
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(invalid("a token is of visible ASCII characters"));
         }
-        self.token = Some(token);
+        self.token = Some(Secret::from(token));
         Ok(self)
     }
 
@@ -129,17 +140,10 @@ impl ConsulConfig {
         self
     }
 
-    /// This configuration, giving up an attempt to connect after so long.
+    /// This configuration, with the name that the servers' certificates must have, if not the host of the endpoint.
     #[must_use]
-    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
-    }
-
-    /// This configuration, for the namespace of keys that begin with `prefix`.
-    #[must_use]
-    pub fn with_prefix(mut self, prefix: Key) -> Self {
-        self.prefix = Some(prefix);
+    pub fn with_server_name(mut self, name: impl Into<String>) -> Self {
+        self.server_name = Some(name.into());
         self
     }
 
@@ -153,11 +157,15 @@ impl ConsulConfig {
     }
 
     pub(crate) fn token(&self) -> Option<&str> {
-        self.token.as_deref()
+        self.token.as_ref().map(Secret::reveal)
     }
 
     pub(crate) fn tls(&self) -> Option<&TlsConfig> {
         self.tls.as_ref()
+    }
+
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
     }
 
     pub(crate) fn connect_timeout(&self) -> Duration {
@@ -169,35 +177,7 @@ impl ConsulConfig {
     }
 }
 
-/// Without the token.
-impl fmt::Debug for ConsulConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConsulConfig")
-            .field("endpoints", &self.endpoints)
-            .field("folder", &self.folder)
-            .field("token", &self.token.as_ref().map(|_| ".."))
-            .field("tls", &self.tls)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("prefix", &self.prefix)
-            .finish()
-    }
-}
-
-impl FromStr for ConsulConfig {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Self::of(DIALECT.parse(text)?)
-    }
-}
-
-impl TryFrom<&Url> for ConsulConfig {
-    type Error = Error;
-
-    fn try_from(url: &Url) -> Result<Self> {
-        Self::of(DIALECT.read(url)?)
-    }
-}
+read_from_urls!(ConsulConfig, DIALECT);
 
 fn invalid(reason: impl Into<String>) -> Error {
     Error::invalid_argument(reason)
@@ -205,16 +185,25 @@ fn invalid(reason: impl Into<String>) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use url::Url;
+
     use super::*;
 
     #[test]
     fn everything_has_its_place() {
-        let url = "consuls://se%2Fcret@a,b:7/main%00net/?folder=pay&ca=/c&cert=c&key=k&connect_timeout=250ms";
+        let url =
+            "consuls://se%2Fcret@a,b:7/main%00net/?folder=pay&ca=/c&cert=c&key=k&server_name=n&connect_timeout=250ms";
         let config: ConsulConfig = url.parse().unwrap();
         let tls = TlsConfig { ca: "/c".into(), identity: Some(("c".into(), "k".into())) };
-        let expected = ConsulConfig::new(["a:8500", "b:7"]).unwrap().with_token("se/cret").unwrap().with_tls(tls);
-        let expected = expected.with_folder("pay").unwrap().with_prefix(Key::new("main\0net/").unwrap());
-        assert_eq!(config, expected.with_connect_timeout(Duration::from_millis(250)));
+        let expected = ConsulConfig::new(["a:8500", "b:7"])
+            .unwrap()
+            .with_token("se/cret")
+            .unwrap()
+            .with_tls(tls)
+            .with_server_name("n");
+        let expected = expected.with_folder("pay").unwrap();
+        let (prefix, connect_timeout) = (Some(Key::new("main\0net/").unwrap()), Duration::from_millis(250));
+        assert_eq!(config, ConsulConfig { prefix, connect_timeout, ..expected });
         assert!(!format!("{config:?}").contains("cret"), "a token is never shown");
         assert_eq!("consul://a".parse::<ConsulConfig>().unwrap(), ConsulConfig::new(["a"]).unwrap());
         assert_eq!(config.folder(), "pay");
@@ -229,6 +218,7 @@ mod tests {
             ("http://a:8500", "begins with consul://"),
             ("consul://a?foldr=1s", "did you mean `folder`?"),
             ("consul://a?connect_timeout=0s", "`ms` or `s`"),
+            ("consul://a?server_name=n", "needs the scheme `consuls`"),
             ("consul://a?folder=", "letters, digits"),
             ("consul://a?folder=..", "letters, digits"),
             ("consul://a?folder=x/y", "letters, digits"),

@@ -1,12 +1,14 @@
 //! Keys and values as they lie in Consul.
 
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{BufMut, Bytes, BytesMut};
-use consulrs::api::kv::common::KVPair;
 use storage_core::{Entry, Error, Key, Result, Version};
+
+use crate::client::Pair;
 
 /// Behind each key. It sorts before every digit, so that a key sorts before those that it is the beginning of; and with it
 /// no stored key is the beginning of another, so that reading the tree below a key reads that key alone.
@@ -62,23 +64,41 @@ impl Folder {
     /// The entry that Consul answered; `None` for what somebody else has put into the folder.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] for a key of ours whose value is none of ours.
-    pub(crate) fn entry(&self, pair: KVPair) -> Result<Option<Entry>> {
+    /// [`Foreign`] for a key of ours whose value is none of ours: somebody has edited it.
+    pub(crate) fn entry(&self, pair: Pair) -> Result<Option<Entry>, Foreign> {
         let Some(key) = self.decode(&pair.key) else {
             tracing::warn!(key = pair.key, "a key in the folder that no store has put there is passed over");
             return Ok(None);
         };
-        let value: Vec<u8> = match pair.value {
-            Some(value) => value.try_into().map_err(|_| Error::corrupt(format!("the value of {key} is no base64")))?,
-            None => Vec::new(),
-        };
-        let value = unstamped(Bytes::from(value)).ok_or_else(|| {
-            Error::corrupt(format!(
-                "the value of {key} (in Consul: {}) does not begin as one of a store does",
-                pair.key
-            ))
-        })?;
-        Ok(Some(Entry { key, value, version: Version::from_u64(pair.modify_index) }))
+        let value = BASE64_STANDARD.decode(pair.value.unwrap_or_default()).ok();
+        match value.and_then(|value| unstamped(Bytes::from(value))) {
+            Some(value) => Ok(Some(Entry { key, value, version: Version::from_u64(pair.modify_index) })),
+            None => Err(Foreign { key, stored_as: pair.key }),
+        }
+    }
+}
+
+/// A key of ours whose value was written by no store.
+#[derive(Debug)]
+pub(crate) struct Foreign {
+    pub(crate) key: Key,
+    /// What the key is called in Consul.
+    stored_as: String,
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, stored_as } = self;
+        write!(
+            f,
+            "the value of {key} (in Consul: {stored_as}) was not written by a store; write or delete the key anew"
+        )
+    }
+}
+
+impl From<Foreign> for Error {
+    fn from(foreign: Foreign) -> Self {
+        Self::corrupt(foreign.to_string())
     }
 }
 
@@ -131,6 +151,7 @@ impl Nonce {
     pub(crate) fn stamped(self, value: &[u8]) -> String {
         let mut stored = BytesMut::with_capacity(STAMP_BYTES + value.len());
         stored.put_u8(FORMAT);
+        // Handle and count together: a count alone repeats after a restart, random bits alone could repeat within one handle.
         stored.put_u64(self.handle);
         stored.put_u64(self.write);
         stored.put_slice(value);

@@ -1,28 +1,14 @@
 //! What an error of the client or an answer of a server means for the contract: one table.
 
-use std::error::Error as StdError;
+use storage_core::{Error, servers::Failure};
 
-use rustify::errors::ClientError;
-use storage_core::{Cause, Error};
+/// The most bytes of one answer (64 MiB): three times a read of as many of the largest values as fit a transaction. What can
+/// come near is a list of a million keys, and the state of a prefix for a watch.
+pub(crate) const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
-use crate::client::{AnswerTooLarge, MAX_ANSWER_BYTES};
-
-/// Whether a request that failed was carried out, and whether another server might do better.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// Certainly not applied. Another server, or this one later, may apply it.
-    NotApplied(Error),
-    /// It may have been applied, or may yet be.
-    Unknown(Cause),
-    /// Certainly not applied, and no server will.
-    Refused(Error),
-}
-
-impl Failure {
-    /// A whole answer that cannot be understood: whatever was asked may be done.
-    pub(crate) fn garbled(error: &serde_json::Error) -> Self {
-        Self::Unknown(format!("an answer that is none of Consul: {error}").into())
-    }
+/// A whole answer that cannot be understood: whatever was asked may be done.
+pub(crate) fn garbled(error: &serde_json::Error) -> Failure {
+    Failure::Unknown(format!("an answer that is none of Consul: {error}").into())
 }
 
 /// A server that passes a call on to the leader puts this before the leader's words, once for each step.
@@ -103,38 +89,6 @@ fn words(text: &str) -> Option<Meaning> {
     WORDS.iter().find(|(words, _)| text.starts_with(words)).map(|(_, meaning)| *meaning)
 }
 
-/// What it means that no answer came.
-pub(crate) fn client(error: ClientError) -> Failure {
-    match error {
-        ClientError::RequestError { source, .. } => match source.downcast_ref::<reqwest::Error>() {
-            Some(error) if error.is_connect() => Failure::NotApplied(Error::unavailable(chain(error))),
-            Some(error) if error.is_builder() => Failure::Refused(Error::invalid_argument(chain(error))),
-            _ => Failure::Unknown(chain(source.as_ref()).into()),
-        },
-        ClientError::ResponseError { source } if source.is::<AnswerTooLarge>() => {
-            let (what, actual) = ("(or more) bytes in one answer", MAX_ANSWER_BYTES + 1);
-            Failure::Refused(Error::TooLarge { what, actual, limit: MAX_ANSWER_BYTES })
-        }
-        ClientError::ResponseError { source } => Failure::Unknown(chain(source.as_ref()).into()),
-        // The others are made before anything is sent.
-        error => Failure::Refused(Error::invalid_argument(chain(&error))),
-    }
-}
-
-/// An error with everything that caused it.
-pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        source = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,23 +126,5 @@ mod tests {
         ] {
             assert_eq!(kind(answer(status, body.as_bytes())), expected, "{status} {body}");
         }
-    }
-
-    #[tokio::test]
-    async fn only_a_failed_connect_is_certainly_not_sent() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
-        let request = |url: &str| {
-            let sent = reqwest::Client::builder().no_proxy().build().unwrap().put(url).send();
-            async move {
-                let source = sent.await.unwrap_err();
-                ClientError::RequestError { source: source.into(), url: String::new(), method: String::new() }
-            }
-        };
-        // Accepted, read and closed without an answer.
-        let (error, _) = tokio::join!(request(&url), async { drop(listener.accept().await) });
-        assert_eq!(kind(client(error)), "unknown_outcome");
-        drop(listener);
-        assert_eq!(kind(client(request(&url).await)), "unavailable");
     }
 }

@@ -16,13 +16,10 @@
 //! All keys lie in one folder (`storage/`, if the configuration names no other), which is what a policy names: a token needs
 //! `key_prefix "storage/" { policy = "write" }`. Consul leaves out of lists and transactions what a token may not
 //! read, so with a policy for a part of the folder the rest would look absent.
-//!
-//! # Logs
-//! The client library `consulrs` reports each request at level `info`: a subscriber sets its target, and that of
-//! `rustify`, to `warn`.
 
 mod client;
 mod config;
+mod connection;
 mod encoding;
 mod error;
 mod pool;

@@ -7,12 +7,12 @@
 use std::collections::HashMap;
 
 use futures::{StreamExt, TryFutureExt, TryStreamExt, stream};
-use storage_core::{Consistency, Deadline, Entry, Error, Key, Page, Result, Revision, ScanOptions};
+use storage_core::{Consistency, Deadline, Entry, Error, Key, Page, Result, Revision, ScanOptions, servers::Effect};
 
 use crate::{
     client::Found,
-    encoding::Folder,
-    pool::{Effect, Pool},
+    encoding::{Folder, Foreign},
+    pool::Pool,
     txn::{self, Answered, MAX_OPERATIONS, Request},
 };
 
@@ -41,9 +41,10 @@ pub(crate) async fn page(pool: &Pool, folder: &Folder, prefix: &[u8], options: &
         let (keys, index) = (listed.keys.len(), listed.index);
         let read = values(pool, folder, &listed.keys, options.read.consistency, deadline).await?;
         // Read in whole, or up to the limit of bytes.
+        // The last key that was read, also if its entry is gone meanwhile: the next page begins behind it.
         let next = if read.keys < keys { listed.keys.get(read.keys.saturating_sub(1)) } else { listed.keys.last() };
         let next = next.filter(|_| listed.more || read.keys < keys).cloned();
-        let of_one_moment = read.entries.len() == read.keys
+        let of_one_moment = read.entries.len() + read.foreign == read.keys
             && read.entries.iter().all(|entry| entry.version.to_u64().is_some_and(|version| version <= index));
         if of_one_moment || options.read.consistency == Consistency::Stale {
             return Ok(Page { entries: read.entries, next, revision: Some(Revision(index)) });
@@ -63,7 +64,7 @@ async fn list(
 ) -> Result<Listed> {
     let stored = &folder.prefix(prefix);
     let listing = pool.call(Effect::Reads, deadline.left(), |server| async move {
-        server.keys(stored.clone(), options.read.consistency).await
+        server.keys(stored, options.read.consistency).await
     });
     let Found { data, index } = listing.await?;
     let mut stored = data.unwrap_or_default();
@@ -80,6 +81,8 @@ async fn list(
 #[derive(Default)]
 struct Read {
     keys: usize,
+    /// How many of the keys have values that no store has written. They are named, and passed over.
+    foreign: usize,
     entries: Vec<Entry>,
 }
 
@@ -97,11 +100,19 @@ async fn values(
     let mut reads = stream::iter(reads).buffered(READS_AT_ONCE);
     let (mut all, mut bytes) = (Read::default(), 0);
     while let Some((keys, entries)) = reads.try_next().await? {
-        for entry in &entries {
-            bytes += entry.key.as_bytes().len() + entry.value.len();
-        }
         all.keys += keys;
-        all.entries.extend(entries);
+        for entry in entries {
+            match entry {
+                Ok(entry) => {
+                    bytes += entry.key.as_bytes().len() + entry.value.len();
+                    all.entries.push(entry);
+                }
+                Err(foreign) => {
+                    tracing::warn!("a scan passes it over: {foreign}");
+                    all.foreign += 1;
+                }
+            }
+        }
         if bytes >= MAX_PAGE_BYTES {
             break;
         }
@@ -116,7 +127,7 @@ pub(crate) async fn read(
     keys: &[Key],
     consistency: Consistency,
     deadline: Deadline,
-) -> Result<Vec<Entry>> {
+) -> Result<Vec<Result<Entry, Foreign>>> {
     let request = &Request::reading(keys.iter(), folder);
     let body = &request.body()?;
     let answered = pool.call(Effect::Reads, deadline.left(), |server| async move {
@@ -126,6 +137,9 @@ pub(crate) async fn read(
 }
 
 /// Entries by their keys.
-pub(crate) fn by_key(entries: Vec<Entry>) -> HashMap<Key, Entry> {
-    entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect()
+///
+/// # Errors
+/// [`Error::Corrupt`] if a value was written by no store.
+pub(crate) fn by_key(entries: Vec<Result<Entry, Foreign>>) -> Result<HashMap<Key, Entry>> {
+    entries.into_iter().map(|entry| entry.map(|entry| (entry.key.clone(), entry)).map_err(Error::from)).collect()
 }

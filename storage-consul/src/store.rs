@@ -1,16 +1,22 @@
+//! The contract on Consul KV: limits, transactions, and values that Consul cannot compare.
+//!
+//! Every write is one Consul transaction. A guard on a value becomes one on the version that had it, and is tried anew
+//! when only the version moved. Limits are below Consul's own, so that it never refuses for size what was accepted
+//! here.
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use storage_core::{
     Capabilities, Conflict, Consistency, Deadline, Entry, Error, Expected, Guard, Key, Observed, Outcome, Page,
-    Prefixed, ReadOptions, Result, ScanOptions, Store, Txn, WatchOptions, WatchStream, WriteOptions,
+    Prefixed, ReadOptions, Result, ScanOptions, Store, Txn, WatchOptions, WatchStream, WriteOptions, servers::Effect,
 };
 use url::Url;
 
 use crate::{
     ConsulConfig,
     encoding::{Folder, Stamp},
-    pool::{Effect, Pool},
+    pool::{self, Pool},
     scan,
     txn::{self, Answered, Request},
     watch,
@@ -24,11 +30,7 @@ use crate::{
 pub async fn open(url: &Url) -> Result<Arc<dyn Store>> {
     let config = ConsulConfig::try_from(url)?;
     let prefix = config.prefix().cloned();
-    let store = ConsulStore::new(config).await?;
-    Ok(match prefix {
-        Some(prefix) => Arc::new(Prefixed::new(store, prefix)),
-        None => Arc::new(store),
-    })
+    Ok(Prefixed::if_named(ConsulStore::new(config).await?, prefix))
 }
 
 /// How often a transaction that expects values is tried: it loses only to a write of the same key between its read and itself,
@@ -68,7 +70,7 @@ impl ConsulStore {
         capabilities.revisions = true;
         capabilities.atomic_get_many = true;
         capabilities.stale_reads = true;
-        let pool = Arc::new(Pool::new(&config).await?);
+        let pool = Arc::new(pool::open(&config).await?);
         Ok(Self { pool, folder: Folder::new(config.folder()), stamp: Stamp::new(), capabilities })
     }
 
@@ -90,7 +92,7 @@ impl ConsulStore {
         let keys: Vec<_> = txn.guards.iter().map(|guard| guard.key.clone()).collect();
         for _ in 0..MAX_VALUE_ATTEMPTS {
             let entries = scan::read(&self.pool, &self.folder, &keys, Consistency::Linearizable, deadline).await?;
-            let entries = scan::by_key(entries);
+            let entries = scan::by_key(entries)?;
             let mut guards = Vec::with_capacity(txn.guards.len());
             for (place, guard) in txn.guards.iter().enumerate() {
                 let current = entries.get(&guard.key);
@@ -105,6 +107,7 @@ impl ConsulStore {
                 guards.push(Guard { key: guard.key.clone(), expected });
             }
             match self.send(&guards, txn, deadline).await? {
+                // The version that had the value is gone, but another one may have the same value: only a new read can tell.
                 Outcome::Conflict(conflict) if expects_value(txn.guards.get(conflict.guard)) => {}
                 outcome => return Ok(outcome),
             }
@@ -126,16 +129,17 @@ impl Store for ConsulStore {
     async fn get(&self, key: &Key, options: ReadOptions) -> Result<Option<Entry>> {
         let stored = &self.folder.key(key);
         let reading = self.pool.call(Effect::Reads, options.timeout, |server| async move {
-            server.read(stored.clone(), options.consistency).await
+            server.read(stored, options.consistency).await
         });
-        reading.await?.map_or(Ok(None), |pair| self.folder.entry(pair))
+        Ok(match reading.await? {
+            Some(pair) => self.folder.entry(pair)?,
+            None => None,
+        })
     }
 
     async fn get_many(&self, keys: &[Key], options: ReadOptions) -> Result<Vec<Option<Entry>>> {
         self.pool.check_open()?;
-        if keys.len() > Self::MAX_TXN_OPS {
-            return Err(Error::TooLarge { what: "keys in one read", actual: keys.len(), limit: Self::MAX_TXN_OPS });
-        }
+        self.capabilities.check_keys(keys)?;
         if keys.is_empty() {
             return Ok(Vec::new());
         }
@@ -144,7 +148,7 @@ impl Store for ConsulStore {
         different.dedup();
         let deadline = Deadline::after(options.timeout);
         let entries = scan::read(&self.pool, &self.folder, &different, options.consistency, deadline).await?;
-        let entries = scan::by_key(entries);
+        let entries = scan::by_key(entries)?;
         Ok(keys.iter().map(|key| entries.get(key).cloned()).collect())
     }
 
@@ -157,9 +161,7 @@ impl Store for ConsulStore {
     async fn commit(&self, txn: Txn, options: WriteOptions) -> Result<Outcome> {
         self.pool.check_open()?;
         txn.validate(&self.capabilities)?;
-        if options.operation_id.is_some() {
-            return Err(Error::Unsupported { feature: "operation ids: Consul does not deduplicate".to_owned() });
-        }
+        options.validate(&self.capabilities)?;
         let deadline = Deadline::after(options.timeout);
         if txn.guards.iter().any(|guard| expects_value(Some(guard))) {
             return self.send_comparing(&txn, deadline).await;
@@ -169,16 +171,14 @@ impl Store for ConsulStore {
 
     async fn watch(&self, prefix: &[u8], options: WatchOptions) -> Result<WatchStream> {
         self.pool.check_open()?;
-        if options.after.is_some() {
-            return Err(Error::Unsupported { feature: "resuming a watch: Consul keeps no history".to_owned() });
-        }
+        options.validate(&self.capabilities)?;
         watch::stream(Arc::clone(&self.pool), self.folder.clone(), prefix, options.timeout).await
     }
 
     async fn ping(&self, options: ReadOptions) -> Result<()> {
         let stored = &self.folder.no_key();
         let reading = self.pool.call(Effect::Reads, options.timeout, |server| async move {
-            server.read(stored.clone(), options.consistency).await
+            server.read(stored, options.consistency).await
         });
         reading.await.map(|_| ())
     }
@@ -186,5 +186,37 @@ impl Store for ConsulStore {
     async fn close(&self) -> Result<()> {
         self.pool.close().await;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoding::Nonce;
+
+    #[test]
+    fn the_largest_requests_fit_what_consul_takes() {
+        /// `limits.txn_max_req_len` of Consul, if nobody sets it.
+        const MAX_BODY_BYTES: usize = 512 * 1024;
+        const OPS: usize = ConsulStore::MAX_TXN_OPS;
+        let longest =
+            |n: usize| Key::new([format!("{n:02}").as_bytes(), &[0xff; Key::MAX_BYTES - 2]].concat()).unwrap();
+        let deletes = (0..OPS).fold(Txn::new(), |txn, n| txn.delete(longest(n)));
+        let mut left = ConsulStore::MAX_TXN_BYTES - OPS * Key::MAX_BYTES;
+        let mut puts = Txn::new();
+        for n in 0..OPS / 2 {
+            let size = left.min(ConsulStore::MAX_VALUE_BYTES);
+            left -= size;
+            puts = puts.guard(longest(n), Expected::Exists).put(longest(n), vec![0xff; size]);
+        }
+        let mut limits = Capabilities::new("consul");
+        limits.max_txn_bytes = ConsulStore::MAX_TXN_BYTES;
+        for txn in [deletes, puts] {
+            txn.validate(&limits).unwrap();
+            let nonce = Nonce { handle: u64::MAX, write: u64::MAX };
+            let request = Request::of(&txn.guards, &txn.ops, &Folder::new(&"f".repeat(64)), nonce);
+            let length = request.body().unwrap().len();
+            assert!(length <= MAX_BODY_BYTES, "{length} bytes");
+        }
     }
 }

@@ -1,15 +1,16 @@
 //! A transaction of the contract as one of Consul, and its answer as an outcome. Pure.
 
-use consulrs::api::kv::common::KVPair;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use storage_core::{
     Committed, Conflict, Entry, Error, Expected, Guard, Key, Observed, Op, Outcome, Result, Revision, Version,
+    servers::Failure,
 };
 
 use crate::{
-    client::Answer,
-    encoding::{Folder, Nonce},
-    error::{self, Failure},
+    client::{Answer, Pair},
+    encoding::{Folder, Foreign, Nonce},
+    error,
 };
 
 /// The most operations of a transaction in Consul.
@@ -102,14 +103,14 @@ impl Request {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if it cannot be written down.
-    pub(crate) fn body(&self) -> Result<Vec<u8>> {
+    pub(crate) fn body(&self) -> Result<Bytes> {
         #[derive(Serialize)]
         #[serde(rename_all = "UPPERCASE")]
         struct Typed<'o> {
             kv: &'o Operation,
         }
         let operations: Vec<_> = self.operations.iter().map(|kv| Typed { kv }).collect();
-        serde_json::to_vec(&operations).map_err(|error| Error::invalid_argument(error.to_string()))
+        serde_json::to_vec(&operations).map(Bytes::from).map_err(|error| Error::invalid_argument(error.to_string()))
     }
 
     fn push(&mut self, guard: Option<usize>, operation: Operation) {
@@ -168,7 +169,7 @@ fn index(version: Version) -> u64 {
 #[derive(Debug)]
 pub(crate) enum Answered {
     /// What was read, and what was written, the latter without values.
-    Applied(Vec<KVPair>),
+    Applied(Vec<Pair>),
     /// The first guard that does not hold.
     Refused { guard: usize },
 }
@@ -201,7 +202,7 @@ struct Applied {
 #[derive(Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 struct Typed {
-    kv: KVPair,
+    kv: Pair,
 }
 
 #[derive(Deserialize)]
@@ -259,10 +260,10 @@ pub(crate) fn outcome(ops: &[Op], request: &Request, answered: Answered) -> Resu
 /// The entries of a [`Request::reading`].
 ///
 /// # Errors
-/// [`Error::Corrupt`] for values that no store has written.
-pub(crate) fn entries(answered: Answered, folder: &Folder) -> Result<Vec<Entry>> {
+/// [`Error::Corrupt`] for an answer that reads cannot have.
+pub(crate) fn entries(answered: Answered, folder: &Folder) -> Result<Vec<Result<Entry, Foreign>>> {
     match answered {
-        Answered::Applied(pairs) => pairs.into_iter().filter_map(|pair| folder.entry(pair).transpose()).collect(),
+        Answered::Applied(pairs) => Ok(pairs.into_iter().filter_map(|pair| folder.entry(pair).transpose()).collect()),
         Answered::Refused { .. } => Err(Error::corrupt("Consul refuses a transaction of reads alone")),
     }
 }
@@ -272,7 +273,6 @@ mod tests {
     use storage_core::{Capabilities, Txn};
 
     use super::*;
-    use crate::ConsulStore;
 
     fn key(name: &str) -> Key {
         Key::try_from(name).unwrap()
@@ -340,32 +340,6 @@ mod tests {
             .take(keys.len() / 2)
             .fold(Txn::new(), |txn, key| txn.guard(key.clone(), Expected::Exists).delete(key.clone()));
         assert!(request(&guarded).operations.len() <= MAX_OPERATIONS);
-    }
-
-    #[test]
-    fn the_largest_requests_fit_what_consul_takes() {
-        /// `limits.txn_max_req_len` of Consul, if nobody sets it.
-        const MAX_BODY_BYTES: usize = 512 * 1024;
-        const OPS: usize = ConsulStore::MAX_TXN_OPS;
-        let longest =
-            |n: usize| Key::new([format!("{n:02}").as_bytes(), &[0xff; Key::MAX_BYTES - 2]].concat()).unwrap();
-        let deletes = (0..OPS).fold(Txn::new(), |txn, n| txn.delete(longest(n)));
-        let mut left = ConsulStore::MAX_TXN_BYTES - OPS * Key::MAX_BYTES;
-        let mut puts = Txn::new();
-        for n in 0..OPS / 2 {
-            let size = left.min(ConsulStore::MAX_VALUE_BYTES);
-            left -= size;
-            puts = puts.guard(longest(n), Expected::Exists).put(longest(n), vec![0xff; size]);
-        }
-        let mut limits = Capabilities::new("consul");
-        limits.max_txn_bytes = ConsulStore::MAX_TXN_BYTES;
-        for txn in [deletes, puts] {
-            txn.validate(&limits).unwrap();
-            let nonce = Nonce { handle: u64::MAX, write: u64::MAX };
-            let request = Request::of(&txn.guards, &txn.ops, &Folder::new(&"f".repeat(64)), nonce);
-            let length = request.body().unwrap().len();
-            assert!(length <= MAX_BODY_BYTES, "{length} bytes");
-        }
     }
 
     #[test]

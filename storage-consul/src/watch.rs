@@ -6,19 +6,20 @@ use std::{
     time::Duration,
 };
 
-use consulrs::api::kv::common::KVPair;
 use futures::{StreamExt, stream};
-use storage_core::{Backoff, Entry, Error, Key, Result, Revision, WatchEvent, WatchStream};
+use storage_core::{
+    Backoff, Entry, Error, Key, Result, Revision, WatchEvent, WatchStream,
+    servers::{Chosen, Effect, Failure, Server as _},
+};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
-    client::{Found, Wait},
+    client::{Found, Pair, Server, Wait},
     encoding::Folder,
-    error::Failure,
-    pool::{Effect, Pool},
+    pool::Pool,
 };
 
 /// Consul answers after so long also if nothing has changed: a server that hangs is noticed soon after, and an idle
@@ -45,16 +46,26 @@ pub(crate) async fn stream(pool: Arc<Pool>, folder: Folder, prefix: &[u8], limit
     let prefix = folder.prefix(prefix);
     let first = pool.call(Effect::Reads, limit, |server| {
         let prefix = prefix.clone();
-        async move { server.tree(prefix, None).await }
+        async move { server.tree(&prefix, None).await }
     });
     let first = first.await?;
-    let mut state = State { folder, versions: HashMap::new() };
+    let mut state = SeenVersions { folder, versions: HashMap::new() };
     state.take(first.data.unwrap_or_default())?;
     let (sender, receiver) = mpsc::channel(1);
     let watch = Watch { pool: Arc::clone(&pool), prefix, state, index: first.index, next_at: Instant::now() };
     pool.spawn(watch.run(sender));
     let changes = stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
     Ok(changes.flat_map(|changes| stream::iter(events(changes))).boxed())
+}
+
+/// One question of a watch.
+async fn asked(chosen: &Chosen<Server>, prefix: &str, wait: Option<Wait>) -> Result<Found<Vec<Pair>>, Failure> {
+    let call = Arc::clone(&chosen.server).call_of_watch().await;
+    let call = call.map_err(|error| match error {
+        Error::Unavailable { .. } => Failure::NotApplied(error),
+        error => Failure::Refused(error),
+    })?;
+    call.tree(prefix, wait).await
 }
 
 fn events(changes: Result<Changes>) -> impl Iterator<Item = Result<WatchEvent>> {
@@ -68,7 +79,7 @@ fn events(changes: Result<Changes>) -> impl Iterator<Item = Result<WatchEvent>> 
 struct Watch {
     pool: Arc<Pool>,
     prefix: String,
-    state: State,
+    state: SeenVersions,
     /// Up to which the changes are known.
     index: u64,
     next_at: Instant,
@@ -97,8 +108,9 @@ impl Watch {
             sleep_until(self.next_at).await;
             self.next_at = Instant::now() + PACE;
             let chosen = self.pool.choose()?;
+            // Index 0 would make Consul answer at once each time.
             let wait = (self.index > 0).then_some(Wait { index: self.index, seconds: WAIT_SECONDS });
-            let trouble = match timeout(ANSWER_TIMEOUT, chosen.server.tree(self.prefix.clone(), wait)).await {
+            let trouble = match timeout(ANSWER_TIMEOUT, asked(&chosen, &self.prefix, wait)).await {
                 Ok(Ok(found)) => {
                     let changes = self.take(found)?;
                     if changes.is_empty() {
@@ -107,8 +119,7 @@ impl Watch {
                     return Ok(changes);
                 }
                 Ok(Err(Failure::Refused(error))) => return Err(error),
-                Ok(Err(Failure::NotApplied(error))) => error,
-                Ok(Err(Failure::Unknown(cause))) => Error::unavailable(cause),
+                Ok(Err(failure)) => failure.of_read(),
                 Err(_) => Error::deadline(ANSWER_TIMEOUT),
             };
             tracing::debug!(server = chosen.server.name(), error = %trouble, "a watch of Consul asks another server");
@@ -117,7 +128,7 @@ impl Watch {
         }
     }
 
-    fn take(&mut self, found: Found<Vec<KVPair>>) -> Result<Changes> {
+    fn take(&mut self, found: Found<Vec<Pair>>) -> Result<Changes> {
         // The index may go back, above all when Consul forgets what was deleted long ago. Then a wait for a change after it
         // would miss some: the next question does not wait, and tells an index to go on from.
         self.index = if found.index < self.index { 0 } else { found.index };
@@ -126,19 +137,31 @@ impl Watch {
 }
 
 /// What was there at the last answer. Versions alone, since values would be all the data of the prefix.
-struct State {
+struct SeenVersions {
     folder: Folder,
     versions: HashMap<Key, u64>,
 }
 
-impl State {
+impl SeenVersions {
     /// What is different from the answer before.
-    fn take(&mut self, pairs: Vec<KVPair>) -> Result<Changes> {
+    fn take(&mut self, pairs: Vec<Pair>) -> Result<Changes> {
         let mut before = std::mem::take(&mut self.versions);
         let mut changes = Changes::new();
         for pair in pairs {
             let version = pair.modify_index;
-            let Some(entry) = self.folder.entry(pair)? else { continue };
+            let entry = match self.folder.entry(pair) {
+                Ok(Some(entry)) => entry,
+                Ok(None) => continue,
+                // Written by hand: what was there before still is the last that a store has written.
+                Err(foreign) => {
+                    tracing::warn!("a watch passes it over: {foreign}");
+                    if let Some(version) = before.remove(&foreign.key) {
+                        self.versions.insert(foreign.key, version);
+                    }
+                    continue;
+                }
+            };
+            // Equal values have different versions, thanks to the nonce, so no write of the same value is passed over.
             if before.remove(&entry.key) != Some(version) {
                 changes.push_back(put(entry.clone(), version));
             }
@@ -161,7 +184,7 @@ mod tests {
     use super::*;
     use crate::encoding::Nonce;
 
-    fn pair(name: &str, index: u64) -> KVPair {
+    fn pair(name: &str, index: u64) -> Pair {
         let key = Folder::new("s").key(&Key::try_from(name).unwrap());
         let value = Nonce { handle: 1, write: index }.stamped(name.as_bytes());
         let pair = json!({
@@ -170,7 +193,7 @@ mod tests {
         serde_json::from_value(pair).unwrap()
     }
 
-    fn taken(state: &mut State, pairs: &[(&str, u64)]) -> Vec<String> {
+    fn taken(state: &mut SeenVersions, pairs: &[(&str, u64)]) -> Vec<String> {
         let changes = state.take(pairs.iter().map(|(name, index)| pair(name, *index)).collect()).unwrap();
         let shown = changes.into_iter().map(|event| match event {
             WatchEvent::Put { entry, revision } => format!("{} @{}", entry.key, revision.unwrap()),
@@ -183,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_is_different_is_told_once() {
-        let mut state = State { folder: Folder::new("s"), versions: HashMap::new() };
+        let mut state = SeenVersions { folder: Folder::new("s"), versions: HashMap::new() };
         assert_eq!(taken(&mut state, &[("a", 1), ("b", 2)]), ["a @1", "b @2"]);
         assert_eq!(taken(&mut state, &[("a", 1), ("b", 2)]), [""; 0]);
         assert_eq!(taken(&mut state, &[("a", 3), ("c", 4)]), ["-b", "a @3", "c @4"]);

@@ -10,10 +10,10 @@ use std::time::Duration;
 use storage_consul::{ConsulConfig, ConsulStore, TlsConfig};
 use storage_core::{Error, Expected, Key, ReadOptions, Result, Store, StoreExt, Txn, WatchOptions, WriteOptions};
 use storage_testkit::certificates::Authority;
-use storage_testkit::suite;
+use storage_testkit::{server::http_send, suite};
 use tokio::time::Instant;
 
-use common::Consul;
+use common::{Backend, Consul};
 
 /// The files with a certificate for this name, and its key.
 fn identity(authority: &Authority, name: &str) -> (PathBuf, PathBuf) {
@@ -41,7 +41,7 @@ async fn both_sides_prove_who_they_are() {
     let consul =
         Consul::start_with(1, move |node| format!("{files}\nports {{ https = {} }}", node.port("tls").unwrap()));
     let consul = consul.await;
-    let endpoint = format!("127.0.0.1:{}", consul.cluster.lock().await.node(0).unwrap().port("tls").unwrap());
+    let endpoint = format!("127.0.0.1:{}", consul.cluster().lock().await.node(0).unwrap().port("tls").unwrap());
     let in_the_clear = || ConsulConfig::new([&endpoint]).unwrap();
     let with = |ca: &Authority, signed_by: Option<&Authority>| {
         let identity = signed_by.map(|authority| identity(authority, "replica"));
@@ -56,11 +56,20 @@ async fn both_sides_prove_who_they_are() {
     for (who, config) in [
         ("without a certificate", with(&ours, None)),
         ("with a certificate of somebody else", with(&ours, Some(&theirs))),
-        ("trusting somebody else", with(&theirs, Some(&ours))),
     ] {
         let refused = ping(config).await;
         assert!(matches!(refused, Err(Error::Unavailable { .. })), "{who}: {refused:?}");
     }
+    // The server cannot prove who it is: another try would end as the first.
+    let named = |name: &str| with(&ours, Some(&ours)).with_server_name(name);
+    for (what, config) in
+        [("invalid peer certificate", with(&theirs, Some(&ours))), ("`server_name`", named("server.dc1.consul"))]
+    {
+        let refused = ping(config).await;
+        let told = matches!(&refused, Err(Error::Unauthenticated { source }) if source.to_string().contains(what));
+        assert!(told, "{what}: {refused:?}");
+    }
+    ping(named("127.0.0.1")).await.unwrap();
     assert!(ping(in_the_clear()).await.is_err(), "in the clear");
 
     // The same by URL.
@@ -85,19 +94,18 @@ const MASTER: &str = "b1a2c3d4-0000-4000-8000-000000000001";
 
 /// Calls Consul as its administrator, and returns the identifier in its answer.
 async fn administer(endpoint: &str, path: &str, body: String) -> String {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let port = endpoint.rsplit_once(':').unwrap().1.parse().unwrap();
     let deadline = Instant::now() + suite::RECOVERY;
     loop {
-        let call = client.put(format!("http://{endpoint}/v1/acl/{path}")).header("X-Consul-Token", MASTER);
-        let answer = call.body(body.clone()).send().await.unwrap();
-        let (status, text) = (answer.status(), answer.text().await.unwrap());
-        if status.is_success() {
-            let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let answer =
+            http_send(port, "PUT", &format!("/v1/acl/{path}"), &[("X-Consul-Token", MASTER)], &body).await.unwrap();
+        if answer.status == 200 {
+            let answer: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
             let id = answer.get("SecretID").or(answer.get("ID")).unwrap();
             return id.as_str().unwrap().to_owned();
         }
         // The administrator's own token comes to be a moment after the leader.
-        assert!(Instant::now() < deadline, "{status}: {text}");
+        assert!(Instant::now() < deadline, "{answer:?}");
     }
 }
 
@@ -107,7 +115,7 @@ async fn tokens_open_their_folder_and_no_other() {
         "acl {{ enabled = true default_policy = \"deny\" tokens {{ master = \"{MASTER}\" agent = \"{MASTER}\" }} }}"
     );
     let consul = Consul::start_with(1, move |_| acl.clone()).await;
-    let endpoint = &consul.endpoints[0];
+    let endpoint = &consul.endpoints()[0];
     let rules = r#"key_prefix \"pay/\" { policy = \"write\" }"#;
     administer(endpoint, "policy", format!(r#"{{"Name": "replica", "Rules": "{rules}"}}"#)).await;
     let token = administer(endpoint, "token", r#"{"Policies": [{"Name": "replica"}]}"#.to_owned()).await;

@@ -17,6 +17,7 @@ impl Backoff {
 
     /// How long to wait next.
     pub fn next_wait(&mut self) -> Duration {
+        // Full jitter, not half: of the schemes measured in that article it leads to the fewest calls.
         let wait = self.bound.mul_f64(fastrand::f64());
         self.bound = (self.bound * 2).min(self.ceiling);
         wait

@@ -1,4 +1,8 @@
-use crate::Key;
+//! What a store declares of itself: its limits, and what it can do beyond the contract's floor.
+//!
+//! The conformance suite holds a store to it in both directions, so that callers can rely on what is declared.
+
+use crate::{Error, Key, Result};
 
 /// What a store can do beyond the floor of the contract, and its limits. The conformance suite holds a store to what
 /// it declares, in both directions: what is declared has to work, and what is not has to be refused.
@@ -65,5 +69,14 @@ impl Capabilities {
             deduplicates: None,
             watch: WatchSupport::Latest,
         }
+    }
+
+    /// For backends: whether so many keys may be read at once: as many as a transaction may have operations.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    pub fn check_keys(&self, keys: &[Key]) -> Result<()> {
+        let (actual, limit) = (keys.len(), self.max_txn_ops);
+        if actual > limit { Err(Error::TooLarge { what: "keys in one read", actual, limit }) } else { Ok(()) }
     }
 }

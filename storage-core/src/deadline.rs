@@ -1,3 +1,7 @@
+//! The deadline of one call, for those who implement a store: what is left of it, and which error it ends with.
+//!
+//! A write that was sent ends with another error than one that was not. That difference is the contract.
+
 use std::{future::Future, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
@@ -15,6 +19,7 @@ impl Deadline {
     /// So long from now. A timeout beyond what the clock can tell, such as [`Duration::MAX`], ends in thirty years.
     pub fn after(timeout: Duration) -> Self {
         const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+        // The timeout itself is kept as it was given, since errors tell it.
         Self { at: Instant::now() + timeout.min(FAR), timeout }
     }
 

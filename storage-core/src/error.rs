@@ -1,3 +1,8 @@
+//! The errors of the contract: one variant for each different next action of the caller.
+//!
+//! Invariant: every variant says whether a write may have been applied. A backend that is not sure says
+//! `UnknownOutcome`; a wrong "not applied" is the worst that it can do, since callers then write again.
+
 use std::{error::Error as StdError, fmt, time::Duration};
 
 use crate::Revision;
@@ -45,7 +50,7 @@ pub enum Error {
         /// What is missing.
         feature: String,
     },
-    /// The store does not accept who is calling.
+    /// The store does not accept who is calling, or cannot prove who it is.
     #[error("not authenticated: {source}")]
     Unauthenticated {
         /// What the store said.

@@ -1,3 +1,7 @@
+//! Keys: any bytes, within limits that are checked once, when a key is made.
+//!
+//! Code that holds a `Key` checks nothing again. The order is bytewise, everywhere.
+
 use std::{borrow::Borrow, fmt};
 
 use bytes::Bytes;

@@ -11,13 +11,15 @@ pub mod conformance;
 mod deadline;
 mod error;
 mod ext;
+mod id;
 mod key;
 mod lock;
 mod memory;
 mod options;
 pub mod record;
-#[cfg(feature = "server-url")]
-pub mod server_url;
+mod revision;
+#[cfg(feature = "servers")]
+pub mod servers;
 mod store;
 mod txn;
 mod version;
@@ -27,14 +29,14 @@ pub use backoff::Backoff;
 pub use capabilities::{Capabilities, WatchSupport};
 pub use deadline::Deadline;
 pub use error::{Cause, Error, Result};
-pub use ext::{Change, StoreExt, UpdateOptions, Updated};
+pub use ext::StoreExt;
+pub use id::{OperationId, unique_id};
 pub use key::Key;
 pub use lock::{FencingToken, Lock, LockOptions, LockStatus};
 pub use memory::MemoryStore;
 pub use options::{Consistency, DEFAULT_TIMEOUT, ReadOptions, ScanOptions, WatchOptions, WriteOptions};
+pub use revision::Revision;
 pub use store::{Page, Store, WatchEvent, WatchStream};
 pub use txn::{Committed, Conflict, Entry, Expected, Guard, Observed, Op, Outcome, Txn};
-pub use version::{OperationId, Revision, Version, unique_id};
-pub use wrap::{
-    FaultGuard, FaultInjecting, Metered, Metrics, Operation, Prefixed, Registry, RequestOutcome, RetryOptions, Retrying,
-};
+pub use version::Version;
+pub use wrap::{FaultGuard, FaultInjecting, Metered, Metrics, Operation, Prefixed, Registry, RequestOutcome};

@@ -1,6 +1,10 @@
+//! What a caller may say with a call: deadline, freshness, where to begin, an operation's name.
+//!
+//! Each backend validates options by the functions here, so that all of them refuse the same with the same words.
+
 use std::time::Duration;
 
-use crate::{Key, OperationId, Revision};
+use crate::{Capabilities, Error, Key, OperationId, Result, Revision, WatchSupport};
 
 /// How long a call may take if its options do not say. Longer than an election of any backend with its usual settings.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,8 +52,8 @@ pub struct WriteOptions {
     /// The deadline, counted from the call. It is honoured within 100 ms.
     pub timeout: Duration,
     /// Names the write, so that a store which deduplicates applies it at most once however often it is sent.
-    /// A store that does not (see [`Capabilities::deduplicates`](crate::Capabilities::deduplicates)) answers
-    /// [`Error::Unsupported`](crate::Error::Unsupported) rather than promise what it cannot hold.
+    /// A store that does not (see [`Capabilities::deduplicates`]) answers
+    /// [`Error::Unsupported`] rather than promise what it cannot hold.
     pub operation_id: Option<OperationId>,
 }
 
@@ -68,6 +72,18 @@ impl WriteOptions {
     /// These options for the write of this name.
     pub fn operation_id(self, id: OperationId) -> Self {
         Self { operation_id: Some(id), ..self }
+    }
+
+    /// For backends: whether a store with these capabilities can do what is asked.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for an operation id in a store that does not deduplicate.
+    pub fn validate(&self, capabilities: &Capabilities) -> Result<()> {
+        if self.operation_id.is_some() && capabilities.deduplicates.is_none() {
+            let feature = format!("operation ids: {} does not deduplicate", capabilities.backend);
+            return Err(Error::Unsupported { feature });
+        }
+        Ok(())
     }
 }
 
@@ -99,13 +115,13 @@ impl ScanOptions {
     /// For backends: whether the options are within the contract.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a limit that is 0 or over [`ScanOptions::MAX_LIMIT`].
-    pub fn validate(&self) -> crate::Result<()> {
+    /// [`Error::InvalidArgument`] for a limit that is 0 or over [`ScanOptions::MAX_LIMIT`].
+    pub fn validate(&self) -> Result<()> {
         if (1..=Self::MAX_LIMIT).contains(&self.limit) {
             return Ok(());
         }
         let reason = format!("the limit of a scan is 1 to {}, not {}", Self::MAX_LIMIT, self.limit);
-        Err(crate::Error::invalid_argument(reason))
+        Err(Error::invalid_argument(reason))
     }
 }
 
@@ -120,7 +136,7 @@ impl Default for ScanOptions {
 pub struct WatchOptions {
     /// `None`: every commit that begins after the call has returned is seen.
     /// `Some(r)`: every commit with a revision greater than `r` is seen, where the store can resume
-    /// (see [`WatchSupport::Ordered`](crate::WatchSupport::Ordered)).
+    /// (see [`WatchSupport::Ordered`]).
     pub after: Option<Revision>,
     /// The deadline for the watch to be established; the watch itself has none.
     pub timeout: Duration,
@@ -136,5 +152,17 @@ impl WatchOptions {
     /// These options for a watch that resumes after this revision.
     pub fn after(self, revision: Revision) -> Self {
         Self { after: Some(revision), ..self }
+    }
+
+    /// For backends: whether a store with these capabilities can do what is asked.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a resumption in a store that keeps no history.
+    pub fn validate(&self, capabilities: &Capabilities) -> Result<()> {
+        if self.after.is_some() && capabilities.watch == WatchSupport::Latest {
+            let feature = format!("resuming a watch: {} keeps no history", capabilities.backend);
+            return Err(Error::Unsupported { feature });
+        }
+        Ok(())
     }
 }

@@ -68,6 +68,7 @@ impl Schema {
         }
         reader.version = reader.u16()?;
         match reader.version {
+            // Nobody writes version 0, so zeroed storage is told from a record.
             0 => Err(DecodeError::NonCanonical { field: "version" }),
             found if found > self.version => Err(DecodeError::NewerVersion { found, supported: self.version }),
             _ => Ok(reader),
@@ -170,6 +171,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`DecodeError::NonCanonical`] for anything but 1 and 0.
     pub fn bool(&mut self, field: &'static str) -> Result<bool, DecodeError> {
+        // Any other byte is refused: it would be a second encoding of the same record, and two encodings break comparison by value.
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),

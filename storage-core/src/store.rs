@@ -1,3 +1,8 @@
+//! The contract as a trait: eight calls that every backend has, and what each promises.
+//!
+//! Every write is one transaction through `commit`. A method is added only if no existing one can carry it, since each
+//! backend and wrapper has to have it.
+
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;

@@ -1,3 +1,8 @@
+//! Transactions and their outcomes: guards, operations, and what a store answers.
+//!
+//! Invariants: a key stands at most once among the guards and once among the operations, so that no backend needs an
+//! order within a transaction. A conflict is an answer and not an error: callers have to look at it.
+
 use bytes::Bytes;
 
 use crate::{Capabilities, Error, Key, Result, Revision, Version};
@@ -35,6 +40,7 @@ impl Expected {
         match (self, current) {
             (Self::Any, _) => true,
             (Self::Absent, current) => current.is_none(),
+            // After `Absent`, everything that is left expects something to be there; so an empty value does not match an absent key.
             (_, None) => false,
             (Self::Exists, Some(_)) => true,
             (Self::Version(expected), Some((_, version))) => *expected == version,
@@ -134,6 +140,7 @@ impl Txn {
         if self.guards.is_empty() && self.ops.is_empty() {
             return Err(Error::invalid_argument("a transaction has at least one guard or operation"));
         }
+        // Before anything is summed or sorted: one of too many parts costs no more than this to refuse.
         limit("operations and guards in a transaction", self.guards.len() + self.ops.len(), capabilities.max_txn_ops)?;
         let mut bytes = 0;
         for guard in &self.guards {
@@ -151,6 +158,8 @@ impl Txn {
             }
         }
         limit("bytes in a transaction", bytes, capabilities.max_txn_bytes)?;
+        // Two guards or two writes of one key would need an order among them. Backends have none: Consul and ZooKeeper apply operations one after
+        // the other, etcd refuses the second.
         no_duplicates("guards", self.guards.iter().map(|guard| &guard.key))?;
         no_duplicates("operations", self.ops.iter().map(Op::key))
     }
@@ -165,6 +174,7 @@ fn no_duplicates<'a>(what: &str, keys: impl ExactSizeIterator<Item = &'a Key>) -
         return Ok(());
     }
     let mut keys: Vec<_> = keys.collect();
+    // Sorted and not hashed: transactions are small, and keys with chosen hashes must not make this slow.
     keys.sort_unstable();
     match keys.windows(2).find_map(|pair| match pair {
         [a, b] if a == b => Some(a),

@@ -1,3 +1,5 @@
+//! Versions: opaque, for equality only, and never repeated for a key.
+
 use std::{fmt, str::FromStr};
 
 use crate::Error;
@@ -51,64 +53,12 @@ impl FromStr for Version {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
+        // `from_str_radix` takes a sign, which no version has.
         let digits = !text.is_empty() && text.len() <= 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
         match u128::from_str_radix(text, 16) {
             Ok(number) if digits => Ok(Self(number.to_be_bytes())),
             _ => Err(Error::invalid_argument(format!("a version is 1 to 32 hexadecimal digits, not {text:?}"))),
         }
-    }
-}
-
-/// The store's global order of commits, where it has one: a commit that starts after another has ended has the
-/// higher revision. Several keys written by one transaction share it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Revision(pub u64);
-
-impl fmt::Display for Revision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// Names one write, so that a store that deduplicates applies it once however often it is sent.
-///
-/// Make a new one for each intended write (128 random bits, say) and keep it over retries of that write.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct OperationId(pub u128);
-
-impl OperationId {
-    /// A new name: see [`unique_id`].
-    #[must_use]
-    pub fn random() -> Self {
-        Self(unique_id())
-    }
-}
-
-/// 128 random bits of the operating system: an id that no other process has, on whatever machine.
-///
-/// Names of writes, owners of locks and reservations must be such ids: two that are equal make one write of two.
-#[must_use]
-pub fn unique_id() -> u128 {
-    // A simulation repeats.
-    #[cfg(simulated)]
-    return fastrand::u128(..);
-    #[cfg(not(simulated))]
-    from_the_system()
-}
-
-#[cfg(not(simulated))]
-fn from_the_system() -> u128 {
-    let mut bytes = [0; 16];
-    match getrandom::fill(&mut bytes) {
-        Ok(()) => u128::from_le_bytes(bytes),
-        // Systems that we run on do not fail here once they are up. The clock and the thread are the next best.
-        Err(_) => fastrand::u128(..),
-    }
-}
-
-impl fmt::Debug for OperationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OperationId({:032x})", self.0)
     }
 }
 

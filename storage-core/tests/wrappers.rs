@@ -2,13 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
-    collections::VecDeque,
     io::Write,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use async_trait::async_trait;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use storage_core::*;
 use tokio::time::{Instant, sleep, timeout};
@@ -102,145 +100,6 @@ async fn a_transaction_of_the_size_it_declares_fits() {
     assert!(inside.commit(txn, WriteOptions::default()).await.unwrap().is_committed());
     let over = keys(max_txn_ops).fold(Txn::new(), |txn, key| txn.put(key, vec![0; each + 1]));
     assert!(matches!(inside.commit(over, WriteOptions::default()).await, Err(Error::TooLarge { .. })));
-}
-
-// Retrying
-
-/// A store whose commits and pings end as the script says, and then well. Any other call goes to memory.
-#[derive(Debug)]
-struct Scripted {
-    inner: MemoryStore,
-    capabilities: Capabilities,
-    script: Mutex<VecDeque<Error>>,
-    calls: Mutex<Vec<Instant>>,
-}
-
-impl Scripted {
-    fn new(script: impl IntoIterator<Item = Error>) -> Self {
-        let inner = MemoryStore::new();
-        let capabilities = inner.capabilities().clone();
-        Self { inner, capabilities, script: Mutex::new(script.into_iter().collect()), calls: Mutex::default() }
-    }
-
-    fn step(&self) -> Result<()> {
-        self.calls.lock().unwrap().push(Instant::now());
-        self.script.lock().unwrap().pop_front().map_or(Ok(()), Err)
-    }
-
-    fn count(&self) -> usize {
-        self.calls.lock().unwrap().len()
-    }
-}
-
-#[async_trait]
-impl Store for Scripted {
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-    async fn get(&self, key: &Key, options: ReadOptions) -> Result<Option<Entry>> {
-        self.inner.get(key, options).await
-    }
-    async fn get_many(&self, keys: &[Key], options: ReadOptions) -> Result<Vec<Option<Entry>>> {
-        self.inner.get_many(keys, options).await
-    }
-    async fn scan(&self, prefix: &[u8], options: ScanOptions) -> Result<Page> {
-        self.inner.scan(prefix, options).await
-    }
-    async fn commit(&self, txn: Txn, options: WriteOptions) -> Result<Outcome> {
-        self.step()?;
-        self.inner.commit(txn, options).await
-    }
-    async fn watch(&self, prefix: &[u8], options: WatchOptions) -> Result<WatchStream> {
-        self.inner.watch(prefix, options).await
-    }
-    async fn ping(&self, options: ReadOptions) -> Result<()> {
-        self.step()?;
-        self.inner.ping(options).await
-    }
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
-    }
-}
-
-fn unavailable() -> Error {
-    Error::unavailable("test")
-}
-
-fn unknown() -> Error {
-    Error::unknown_outcome("test")
-}
-
-fn throttled(retry_after: Duration) -> Error {
-    Error::Throttled { retry_after: Some(retry_after), source: "test".into() }
-}
-
-/// How a put ends and how often it was sent, if the store answers so.
-async fn retried(script: Vec<Error>, deduplicates: Option<usize>, id: bool) -> (&'static str, usize) {
-    let mut scripted = Scripted::new(script);
-    scripted.capabilities.deduplicates = deduplicates;
-    let scripted = Arc::new(scripted);
-    let store = Retrying::new(Arc::clone(&scripted), RetryOptions { attempts: 4, ..RetryOptions::default() });
-    let options = WriteOptions { operation_id: id.then_some(OperationId(1)), ..WriteOptions::default() };
-    let end = store.commit(Txn::new().put(key("k"), "v"), options).await;
-    (end.map_or_else(|error| error.kind(), |_| "ok"), scripted.count())
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_write_is_repeated_only_where_that_is_safe() {
-    struct Case(&'static str, Vec<Error>, Option<usize>, bool, (&'static str, usize));
-    let kept = Some(100);
-    let failing = || (0..3).map(|_| unavailable());
-    let cases = [
-        Case("not applied", vec![unavailable(), throttled(SECOND)], None, false, ("ok", 3)),
-        Case("unknown, no id", vec![unknown()], kept, false, ("unknown_outcome", 1)),
-        Case("unknown, no deduplication", vec![unknown()], None, true, ("unknown_outcome", 1)),
-        Case("unknown, with id", vec![unknown(), unavailable(), unknown()], kept, true, ("ok", 4)),
-        Case("attempts are bounded", failing().chain(failing()).collect(), None, false, ("unavailable", 4)),
-        Case("once unknown", [unknown()].into_iter().chain(failing()).collect(), kept, true, ("unknown_outcome", 4)),
-        Case("once unknown, whatever ends it", vec![unknown(), Error::Closed], kept, true, ("unknown_outcome", 2)),
-        Case("nothing to wait for", vec![Error::Closed], kept, true, ("closed", 1)),
-    ];
-    for Case(name, script, deduplicates, id, expected) in cases {
-        assert_eq!(retried(script, deduplicates, id).await, expected, "{name}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_store_that_throttles_is_left_alone_as_long_as_it_says() {
-    let scripted = Arc::new(Scripted::new([throttled(SECOND * 2), throttled(SECOND * 9)]));
-    let store = Retrying::new(Arc::clone(&scripted), RetryOptions::default());
-    let begin = Instant::now();
-    let error = store.ping(ReadOptions::default().timeout(SECOND * 5)).await.unwrap_err();
-    assert!(matches!(error, Error::Throttled { .. }), "what it asks for ends behind the deadline");
-    assert_eq!(scripted.count(), 2);
-    let waited = begin.elapsed();
-    assert!((SECOND * 2..SECOND * 3).contains(&waited), "{waited:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn all_attempts_share_one_deadline() {
-    let faulty = FaultInjecting::new(MemoryStore::new());
-    let _cut = faulty.partition();
-    let store = Retrying::new(faulty, RetryOptions::default());
-    let begin = Instant::now();
-    assert!(store.get(&key("k"), ReadOptions::default().timeout(SECOND)).await.is_err());
-    assert!(
-        store
-            .scan(b"", ScanOptions { read: ReadOptions::default().timeout(SECOND), ..ScanOptions::default() })
-            .await
-            .is_err()
-    );
-    assert_eq!(begin.elapsed().as_millis() / 10, 200, "{:?}", begin.elapsed());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lost_reply_to_a_write_with_an_id_is_applied_once() {
-    let faulty = Arc::new(FaultInjecting::new(MemoryStore::new()));
-    let store = Retrying::new(Arc::clone(&faulty), RetryOptions::default());
-    faulty.lose_replies(3);
-    let txn = Txn::new().guard(key("k"), Expected::Absent).put(key("k"), "v");
-    let outcome = store.commit(txn, WriteOptions::default().operation_id(OperationId(1))).await.unwrap();
-    assert_eq!(outcome.committed().unwrap().revision, Some(Revision(1)), "not a conflict with itself");
 }
 
 // FaultInjecting
@@ -410,13 +269,12 @@ async fn a_call_is_one_span_without_its_key_or_value() {
 #[tokio::test(start_paused = true)]
 async fn they_stack_in_any_order() {
     type Layer = fn(Arc<dyn Store>) -> Arc<dyn Store>;
-    let layers: [Layer; 4] = [
+    let layers: [Layer; 3] = [
         |store| Arc::new(Prefixed::new(store, key("p/"))),
-        |store| Arc::new(Retrying::new(store, RetryOptions::default())),
         |store| Arc::new(Metered::new(store, Arc::new(Registry::new()))),
         |store| Arc::new(FaultInjecting::new(store)),
     ];
-    for order in 0..24 {
+    for order in 0..6 {
         let mut left = layers.to_vec();
         let mut choice = order;
         let mut store: Arc<dyn Store> = Arc::new(MemoryStore::new());

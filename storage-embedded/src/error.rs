@@ -10,7 +10,7 @@ use crate::log::LogError;
 pub(crate) fn from_log(error: LogError) -> Error {
     let text = error.to_string();
     match error {
-        LogError::Corrupt { .. } => Error::corrupt(text),
+        LogError::Corrupt { .. } | LogError::Missing { .. } | LogError::Broken { .. } => Error::corrupt(text),
         LogError::NewerFormat { .. }
         | LogError::Locked { .. }
         | LogError::OtherIdentity { .. }

@@ -1,3 +1,7 @@
+//! A cluster whose nodes all run in this process, on real TCP and real disks.
+//!
+//! For tests, benches and a first try. It loses all its nodes with the process, so that no service should run on it.
+
 use std::{collections::BTreeMap, net::TcpListener, path::PathBuf, time::Duration};
 
 use storage_core::{Error, Result};

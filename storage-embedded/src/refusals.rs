@@ -1,3 +1,7 @@
+//! Why connections were refused: counted for metrics, and logged so that a flood of them does not flood the log.
+//!
+//! Bounded: neither many addresses nor many refusals take more than a fixed memory.
+
 use std::{
     collections::HashMap,
     fmt,
@@ -28,15 +32,27 @@ pub enum Refusal {
     OtherCluster,
     /// It means another node than this one.
     OtherNode,
+    /// Its data began with another snapshot than those of this node, or one of the two was not restored.
+    OtherOrigin,
+    /// It is no member of the cluster, as far as the node that was called knows: it was removed, or is not yet known.
+    NotMember,
     /// It does not speak the protocol: another program, another release, or no TLS where TLS is spoken.
     Protocol,
     /// The other side refused this node.
     ByOther,
+    /// The port has as many connections as it may have.
+    TooMany,
+    /// It has asked nothing for too long.
+    Silent,
+    /// A member has sent something in the name of another.
+    OtherSender,
+    /// Its certificate was revoked.
+    RevokedCertificate,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 16] = [
         Self::NoCertificate,
         Self::UntrustedCertificate,
         Self::ExpiredCertificate,
@@ -45,8 +61,14 @@ impl Refusal {
         Self::WrongToken,
         Self::OtherCluster,
         Self::OtherNode,
+        Self::OtherOrigin,
+        Self::NotMember,
         Self::Protocol,
         Self::ByOther,
+        Self::TooMany,
+        Self::Silent,
+        Self::OtherSender,
+        Self::RevokedCertificate,
     ];
 
     /// A word for it, as metrics have it.
@@ -60,8 +82,14 @@ impl Refusal {
             Self::WrongToken => "wrong_token",
             Self::OtherCluster => "other_cluster",
             Self::OtherNode => "other_node",
+            Self::OtherOrigin => "other_origin",
+            Self::NotMember => "not_member",
             Self::Protocol => "protocol",
             Self::ByOther => "by_other",
+            Self::TooMany => "too_many",
+            Self::Silent => "silent",
+            Self::OtherSender => "other_sender",
+            Self::RevokedCertificate => "revoked_certificate",
         }
     }
 }
@@ -148,7 +176,7 @@ mod tests {
         }
         refusals.record(Refusal::WrongToken, remote(1, 2), &"again");
         assert_eq!(refusals.count(Refusal::WrongToken), 2);
-        assert_eq!(refusals.iter().map(|(_, count)| count).sum::<u64>(), 11);
+        assert_eq!(refusals.iter().map(|(_, count)| count).sum::<u64>(), Refusal::ALL.len() as u64 + 1);
         assert!(!refusals.is_news(Refusal::WrongToken, remote(1, 3).map(|remote| remote.ip())));
         assert!(refusals.is_news(Refusal::WrongToken, remote(2, 1).map(|remote| remote.ip())));
         for host in 0..3000_u32 {

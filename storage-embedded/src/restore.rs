@@ -3,22 +3,25 @@
 use std::{
     ffi::OsString,
     fs,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use sha2::{Digest as _, Sha256};
 use storage_core::{Error, Result};
 
 use crate::{
     NodeConfig,
-    disk::{Disk, RealDisk},
+    codec::DecodeError,
+    disk::{Disk, RealDisk, is_unused, parent},
     error::{from_file, from_log},
-    log::DataDir,
-    mvcc,
+    host,
+    keys::{History, etcd_revision},
+    log::{DataDir, LOCK, Phase},
     raft::{Membership, SnapshotMeta, StoredMembership},
-    snapshot::{SnapshotStore, read_file},
-    state_machine::{History, Tables},
+    snapshot::{SnapshotFile, SnapshotStore, read_file},
+    tables::Tables,
 };
 
 /// Behind the name of a directory that is being made.
@@ -40,7 +43,7 @@ pub struct Restored {
 }
 
 /// Makes the data directory of a founding member of a new cluster, with the keys of a snapshot file. Each founding member is given the same file;
-/// then they are started with the same configuration.
+/// then they are started with the same configuration, and begin when all of them run.
 ///
 /// Kept are keys with their values and revisions, leases (which live their whole time anew), the outcomes of operations by their ids, and the
 /// history that the snapshot has. Not kept are the old cluster's members, its configuration rows and its sessions.
@@ -61,16 +64,7 @@ pub fn restore(snapshot: &Path, config: &NodeConfig, bump_revision: u64) -> Resu
         error => error,
     };
     let (meta, tables) = read_file(&RealDisk, snapshot).map_err(file)?;
-    found(&meta, &tables, config, &Renewal { bump_revision, without: None })
-}
-
-/// What becomes another than it was.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Renewal<'a> {
-    /// Is added to the revision: see [`restore`].
-    pub(crate) bump_revision: u64,
-    /// Keys that begin so are left out, and then the whole history is.
-    pub(crate) without: Option<&'a [u8]>,
+    found(&meta, &tables, config, bump_revision)
 }
 
 fn check(config: &NodeConfig) -> Result<()> {
@@ -86,60 +80,62 @@ pub(crate) fn found(
     old_meta: &SnapshotMeta,
     old: &Tables,
     config: &NodeConfig,
-    renewal: &Renewal<'_>,
+    bump_revision: u64,
 ) -> Result<Restored> {
     check(config)?;
     let (dir, disk) = (&config.data_dir, Arc::new(RealDisk));
-    let tables = renewed(old, renewal)?;
+    let tables = renewed(old, bump_revision)?;
     let meta = founded(old_meta, config)?;
     let aside = aside(dir);
-    let made = clear(&aside)
-        .and_then(|()| write(&disk, &aside, config, meta, &tables))
-        .and_then(|()| publish(&*disk, &aside, dir));
+    clear(&aside)?;
+    // Nobody else writes there from now on. If somebody was faster, what is there is theirs.
+    let locked = DataDir::open(disk.clone(), &aside, config.cluster, config.id).map_err(from_log)?;
+    let made = write(disk.clone(), &locked, config, meta, &tables).and_then(|()| publish(&*disk, &aside, dir));
     if let Err(error) = made {
         // Whatever keeps it from being removed, the next attempt removes it first.
         let _ = fs::remove_dir_all(&aside);
         return Err(error);
     }
     let counts = tables.counts();
-    Ok(Restored { keys: counts.records, leases: counts.leases, revision: mvcc::shown(tables.revision) })
+    Ok(Restored { keys: counts.records, leases: counts.leases, revision: etcd_revision(tables.keys.revision) })
 }
 
 fn check_unused(dir: &Path) -> Result<()> {
-    match fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
+    match is_unused(dir) {
         Ok(true) => Ok(()),
         Ok(false) => Err(Error::invalid_argument(format!(
             "{} has something in it: a snapshot is restored into a new directory only",
             dir.display()
         ))),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Error::unavailable(format!("cannot read {}: {error}", dir.display()))),
     }
 }
 
 /// The state that the new cluster begins with.
-fn renewed(old: &Tables, Renewal { bump_revision, without }: &Renewal<'_>) -> Result<Tables> {
-    let bump_revision = *bump_revision;
-    let revision = old.revision.checked_add(bump_revision).filter(|revision| *revision <= MAX_REVISION);
+fn renewed(old: &Tables, bump_revision: u64) -> Result<Tables> {
+    let revision = old.keys.revision.checked_add(bump_revision).filter(|revision| *revision <= MAX_REVISION);
     let revision = revision.ok_or_else(|| {
-        Error::invalid_argument(format!("revision {} cannot be raised by {bump_revision}", mvcc::shown(old.revision)))
+        Error::invalid_argument(format!(
+            "revision {} cannot be raised by {bump_revision}",
+            etcd_revision(old.keys.revision)
+        ))
     })?;
+    let damaged = |error: DecodeError| Error::corrupt(format!("the snapshot has {error}"));
     let mut tables = Tables::default();
-    for (id, lease) in old.leases() {
-        tables.restore_lease(id, lease.ttl_seconds, lease.granted);
+    for (id, lease) in &old.keys.leases.0 {
+        tables.keys.restore_lease(*id, lease.ttl_seconds, lease.granted).map_err(damaged)?;
     }
     for (id, outcome) in old.operations() {
-        tables.restore_operation(id, outcome.clone());
+        tables.restore_operation(id, outcome.clone()).map_err(damaged)?;
     }
-    for (key, record) in old.scan(b"", None) {
-        if without.is_none_or(|prefix| !key.starts_with(prefix)) {
-            tables.restore_record(key, record.clone());
-        }
+    for (key, record) in old.keys.scan(b"", None) {
+        tables.keys.restore_record(key, record.clone()).map_err(damaged)?;
     }
-    tables.revision = revision;
-    tables.history = match (bump_revision, without) {
-        (0, None) => old.history.clone(),
-        _ => History::after(revision, Some(mvcc::shown(revision))),
+    tables.auth = old.auth.clone();
+    tables.keys.revision = revision;
+    tables.keys.history = match bump_revision {
+        0 => old.keys.history.clone(),
+        _ => History::after(revision, Some(etcd_revision(revision))),
     };
     Ok(tables)
 }
@@ -155,11 +151,34 @@ fn founded(old: &SnapshotMeta, config: &NodeConfig) -> Result<SnapshotMeta> {
     Ok(SnapshotMeta { last_log_id: Some(log_id), last_membership: StoredMembership::new(Some(log_id), membership) })
 }
 
-fn write(disk: &Arc<RealDisk>, dir: &Path, config: &NodeConfig, meta: SnapshotMeta, tables: &Tables) -> Result<()> {
-    let disk: Arc<dyn Disk> = disk.clone();
-    let _locked = DataDir::open(Arc::clone(&disk), dir, config.cluster, config.id).map_err(from_log)?;
-    let snapshots = SnapshotStore::open(disk, dir.join("snapshots")).map_err(from_file)?;
-    snapshots.write(meta, tables, &|| true).map(drop).map_err(from_file)
+fn write(
+    disk: Arc<dyn Disk>,
+    locked: &DataDir,
+    config: &NodeConfig,
+    meta: SnapshotMeta,
+    tables: &Tables,
+) -> Result<()> {
+    let snapshots = SnapshotStore::open(disk, locked.snapshots()).map_err(from_file)?;
+    let written = snapshots.write(meta, tables, &|| true).map_err(from_file)?;
+    // Who founds alone asks nobody. If the same file is restored once more, those that have joined since tell the two clusters apart.
+    let is_alone = config.founders.len() == 1;
+    let origin = if is_alone { host::random_origin() } else { origin(&written.snapshot) }.map_err(from_file)?;
+    // Not begun: a directory that is restored once more looks the same, and its node may have voted in between. The others know.
+    locked.identity().advance(Phase::New, origin).map_err(from_log)
+}
+
+/// The identity of a restored cluster of several nodes: the first 16 bytes of the SHA-256 of the snapshot that its nodes begin with, which has
+/// the founding members in it and the state with what was added to the revision.
+#[expect(clippy::expect_used, reason = "a hash has its length")]
+fn origin(snapshot: &SnapshotFile) -> io::Result<u128> {
+    let mut hash = Sha256::new();
+    for chunk in snapshot.open_chunks()? {
+        hash.update(chunk?);
+    }
+    let hash: [u8; 32] = hash.finalize().into();
+    let first = hash.first_chunk().expect("SHA-256 has 32 bytes");
+    // Zero is the origin of a cluster that began with nothing.
+    Ok(u128::from_be_bytes(*first).max(1))
 }
 
 /// Gives a directory its name, durably.
@@ -170,8 +189,7 @@ fn publish(disk: &dyn Disk, aside: &Path, dir: &Path) -> Result<()> {
         _ => {}
     }
     fs::rename(aside, dir).map_err(failed)?;
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    disk.sync_dir(parent).map_err(failed)
+    parent(dir).map_or(Ok(()), |parent| disk.sync_dir(parent)).map_err(failed)
 }
 
 fn aside(dir: &Path) -> PathBuf {
@@ -180,8 +198,19 @@ fn aside(dir: &Path) -> PathBuf {
     name.into()
 }
 
-/// Removes what an attempt has left that was killed.
+/// Removes what an attempt has left that was killed. One that still runs has the lock.
 fn clear(aside: &Path) -> Result<()> {
+    let _lock = match RealDisk.lock(&aside.join(LOCK)) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            return Err(Error::invalid_argument(format!(
+                "another restore writes {}: wait until it has ended",
+                aside.display()
+            )));
+        }
+        Err(error) => return Err(Error::unavailable(format!("cannot lock {}: {error}", aside.display()))),
+    };
     match fs::remove_dir_all(aside) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(Error::unavailable(format!("cannot remove {}: {error}", aside.display())))

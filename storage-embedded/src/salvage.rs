@@ -13,10 +13,10 @@ use crate::{
     NodeConfig,
     disk::{Disk, RealDisk},
     error::{from_file, from_log},
+    keys::etcd_revision,
     log::{DataDir, StoppedLog},
-    mvcc,
     raft::Member,
-    restore::{self, Renewal, Restored},
+    restore::{self, Restored},
     snapshot,
     state_machine::Replica,
 };
@@ -76,7 +76,7 @@ impl Salvage {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a directory without a node, of a node that was never in a cluster, or in use; [`Error::Corrupt`] for a log or snapshot
-    /// that is damaged, with the file and offset; [`Error::Unavailable`] if a file cannot be read.
+    /// that is damaged, with the file and offset, and for a log of which the newest files are missing; [`Error::Unavailable`] if a file cannot be read.
     pub fn open(dir: &Path) -> Result<Self> {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let Some((locked, cluster, node)) = DataDir::take(Arc::clone(&disk), dir).map_err(from_log)? else {
@@ -117,31 +117,28 @@ impl Salvage {
             voter_sets: membership.get_joint_config().clone(),
             keys: counts.records,
             leases: counts.leases,
-            revision: mvcc::shown(tables.revision),
+            revision: etcd_revision(tables.keys.revision),
         }
     }
 
-    /// Writes it into a file, which must not exist and appears when it is whole.
+    /// Writes it into a file, which must not exist and appears when it is whole. Until then it has `.part` behind its name.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if it exists; [`Error::Unavailable`] if it cannot be written. Nothing is left behind then.
+    /// [`Error::InvalidArgument`] if one of the two exists; [`Error::Unavailable`] if it cannot be written. Nothing is left behind then.
     pub fn save(&self, file: &Path) -> Result<()> {
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let saved = snapshot::save(&disk, file, &self.replica.meta(), self.replica.state.tables());
+        let saved = snapshot::save(file, &self.replica.meta(), self.replica.state.tables());
         saved.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Error::invalid_argument(format!("{} is there already", file.display())),
+            io::ErrorKind::AlreadyExists => Error::invalid_argument(error.to_string()),
             _ => Error::unavailable(format!("cannot write {}: {error}", file.display())),
         })
     }
 
-    /// Makes the data directory of a founding member of a new cluster with it, as [`restore`](crate::restore) does with a file. Keys that begin with `without`
-    /// are left out.
+    /// Makes the data directory of a founding member of a new cluster with it, as [`restore`](crate::restore) does with a file.
     ///
     /// # Errors
     /// Those of [`restore`](crate::restore).
-    pub fn restore(&self, config: &NodeConfig, bump_revision: u64, without: &[u8]) -> Result<Restored> {
-        let renewal = Renewal { bump_revision, without: Some(without).filter(|prefix| !prefix.is_empty()) };
-        restore::found(&self.replica.meta(), self.replica.state.tables(), config, &renewal)
+    pub fn restore(&self, config: &NodeConfig, bump_revision: u64) -> Result<Restored> {
+        restore::found(&self.replica.meta(), self.replica.state.tables(), config, bump_revision)
     }
 }
 

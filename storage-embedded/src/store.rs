@@ -1,3 +1,8 @@
+//! The contract on a node of an embedded cluster: limits, reads as fresh as asked for, watches from the history.
+//!
+//! A watch has no queue of its own, so a slow reader costs no memory and is told when the history has gone. The handle
+//! is not the node: closing it stops the node only if it owns it.
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -8,8 +13,10 @@ use storage_core::{
 use tokio::sync::watch;
 
 use crate::{
+    command::{Applied, Rejection},
     node::Node,
-    state_machine::{Applied, MAX_OPERATIONS, Refusal, SharedState},
+    state_machine::SharedState,
+    tables::MAX_OPERATIONS,
 };
 
 /// The contract on a node of an embedded cluster. Any node will do: writes and linearizable reads go to the leader, wherever it is.
@@ -67,6 +74,7 @@ impl EmbeddedStore {
         if options.consistency == Consistency::Linearizable {
             node.read_barrier(options.timeout).await?;
         }
+        node.compared(options.timeout).await?;
         Ok(node.state())
     }
 }
@@ -106,10 +114,10 @@ impl Store for EmbeddedStore {
         txn.validate(&Self::CAPABILITIES)?;
         match node.commit(&txn, options.operation_id, options.timeout).await? {
             Applied::Outcome(outcome) => Ok(outcome),
-            Applied::Refused(Refusal::TooManyRequests) => {
-                Err(Error::Throttled { retry_after: None, source: Refusal::TooManyRequests.to_string().into() })
+            Applied::Rejected(Rejection::TooManyRequests) => {
+                Err(Error::Throttled { retry_after: None, source: Rejection::TooManyRequests.to_string().into() })
             }
-            Applied::Refused(refusal) => Err(Error::invalid_argument(refusal.to_string())),
+            Applied::Rejected(rejection) => Err(Error::invalid_argument(rejection.to_string())),
             applied => Err(Error::corrupt(format!("a transaction was answered with {applied}"))),
         }
     }
@@ -117,7 +125,9 @@ impl Store for EmbeddedStore {
     async fn watch(&self, prefix: &[u8], options: WatchOptions) -> Result<WatchStream> {
         let node = self.open()?;
         node.read_barrier(options.timeout).await?;
+        node.compared(options.timeout).await?;
         let state = node.state().clone();
+        // Behind the barrier: a replica that lags would tell as news what was acknowledged before the call.
         let after = options.after.unwrap_or_else(|| state.revision());
         // A resumption that has come too late is refused here rather than by the stream.
         state.events_after(after, prefix, 1)?;
@@ -168,6 +178,7 @@ impl Watch {
             if *self.closed.borrow() {
                 return Ok(None);
             }
+            // Before the look: what is applied between the look and the wait still ends the wait.
             self.applied.mark_unchanged();
             let (events, upto) = self.state.events_after(self.after, &self.prefix, EVENTS_AT_ONCE)?;
             self.after = upto;

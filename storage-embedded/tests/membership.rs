@@ -18,7 +18,8 @@ fn key(name: &str) -> Key {
 async fn spare(id: u64, dir: &Path) -> (Node, Member) {
     let config = NodeConfig::new(id, CLUSTER, dir.join(format!("spare-{id}")), "127.0.0.1:0").fast();
     let node = Node::start(config).await.unwrap();
-    let member = Member { name: format!("n{id}"), peer_address: node.address().to_string(), ..Member::default() };
+    let member =
+        Member { name: format!("n{id}"), peer_address: node.address().unwrap().to_string(), ..Member::default() };
     (node, member)
 }
 

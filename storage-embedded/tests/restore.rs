@@ -61,7 +61,7 @@ async fn keys_revisions_leases_operations_and_the_past_are_kept() {
     new.wait_for_leader(SOON).await.unwrap();
     assert_eq!(all(&new).await, before);
     assert_eq!(before.iter().find(|entry| entry.key == "a").unwrap().version, 3);
-    assert_eq!(new.mvcc().lease_keys(77), ["leased"]);
+    assert_eq!(new.mvcc().lease_keys(77).unwrap(), ["leased"]);
     assert_eq!(new.mvcc().lease(77, SOON).await.unwrap().unwrap().granted_seconds, 3600);
     assert_eq!(new.status().members.keys().collect::<Vec<_>>(), [&9]);
     // The past is there, and goes on.
@@ -103,6 +103,18 @@ async fn keys_revisions_leases_operations_and_the_past_are_kept() {
             assert!(matches!(refused, Error::Corrupt { .. }), "{offset}: {refused}");
         }
     }
+    // What an attempt has left that was killed is no hindrance, and what one writes that still runs is left alone.
+    let aside = dir.path().join("none.restoring");
+    fs::create_dir(&aside).unwrap();
+    let lock = fs::File::create(aside.join("LOCK")).unwrap();
+    lock.lock().unwrap();
+    let refused = restore(&file, &config(&none, 4), 0).unwrap_err();
+    assert!(refused.to_string().contains("another restore writes"), "{refused}");
+    assert!(aside.join("LOCK").exists() && !none.exists());
+    drop(lock);
+    restore(&file, &config(&none, 4), 0).unwrap();
+    assert!(!aside.exists());
+    fs::remove_dir_all(&none).unwrap();
     let refused = restore(&file, &config(&place, 2), 0).unwrap_err();
     assert!(refused.to_string().contains("has something in it"), "{refused}");
     let refused = restore(&file, &config(&none, 4), u64::MAX).unwrap_err();

@@ -198,6 +198,18 @@ async fn a_damaged_or_empty_directory_is_an_error_and_leaves_no_file() {
         fs::remove_file(&file).unwrap();
     }
 
+    // What cannot be opened is there, and so is what another command writes.
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(dir.path().join("nowhere"), &link).unwrap();
+    let taken = dir.path().join("taken");
+    fs::write(dir.path().join("taken.part"), "of another").unwrap();
+    for (file, said) in [(&link, "link is there already"), (&taken, "taken.part is there already")] {
+        let refused = salvage(&node, file).unwrap_err();
+        assert!(matches!(refused, Error::InvalidArgument { .. }) && refused.to_string().contains(said), "{refused}");
+    }
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink() && !taken.exists());
+    assert_eq!(fs::read_to_string(dir.path().join("taken.part")).unwrap(), "of another");
+
     let empty = dir.path().join("empty");
     for made in [false, true] {
         if made {

@@ -15,7 +15,7 @@ async fn a_leader_pauses_before_it_tries_a_node_that_is_down_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = LocalCluster::start(dir.path(), 3, NodeConfig::fast).await.unwrap();
     let down = (0..3).find(|place| cluster.node(*place).unwrap().status().role != Role::Leader).unwrap();
-    let address = cluster.node(down).unwrap().address();
+    let address = cluster.node(down).unwrap().address().unwrap();
     cluster.stop(down).await;
     // In its place somebody who hangs up on every call, and counts them.
     let listener = tokio::net::TcpListener::bind(address).await.unwrap();

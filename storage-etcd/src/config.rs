@@ -1,10 +1,14 @@
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+//! From a URL to the configuration of a store on etcd.
+//!
+//! Everything is checked here: what is built is usable, but for certificates, which are read when the store is opened.
+//! The password is never printed.
+
+use std::{path::PathBuf, time::Duration};
 
 use storage_core::{
     Error, Key, Result,
-    server_url::{Dialect, ServerUrl},
+    servers::{Dialect, Secret, ServerUrl, read_from_urls},
 };
-use url::Url;
 
 /// The schemes of URLs of this backend: in the clear, and with TLS.
 pub const SCHEMES: &[&str] = &["etcd", "etcds"];
@@ -15,7 +19,7 @@ pub const PARAMETERS: &[&str] = &["endpoint", "ca", "cert", "key", "server_name"
 const DIALECT: Dialect =
     Dialect { store: "etcd", schemes: ["etcd", "etcds"], default_port: 2379, parameters: PARAMETERS };
 
-/// The usual [`EtcdConfig::connect_timeout`]: many round trips on any network, and short against the usual deadline of a
+/// How long an attempt to connect may take if the URL does not say: many round trips on any network, and short against the usual deadline of a
 /// call, so that a server that is cut off leaves time for the others.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -39,10 +43,10 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// assert_eq!(config.endpoints().collect::<Vec<_>>(), ["a:2379", "b:2379", "[::1]:2380"]);
 /// # Ok::<(), storage_core::Error>(())
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdConfig {
     endpoints: Vec<String>,
-    credentials: Option<(String, String)>,
+    credentials: Option<(String, Secret)>,
     tls: Option<TlsConfig>,
     connect_timeout: Duration,
     prefix: Option<Key>,
@@ -75,7 +79,7 @@ impl EtcdConfig {
         Ok(Self {
             tls: tls(&url)?,
             connect_timeout: url.duration("connect_timeout")?.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
-            credentials: url.user.map(|user| (user, url.password.unwrap_or_default())),
+            credentials: url.user.map(|user| (user, Secret::from(url.password.unwrap_or_default()))),
             prefix,
             endpoints: url.endpoints,
         })
@@ -84,7 +88,7 @@ impl EtcdConfig {
     /// This configuration, logging in as `user`.
     #[must_use]
     pub fn with_credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.credentials = Some((user.into(), password.into()));
+        self.credentials = Some((user.into(), Secret::from(password.into())));
         self
     }
 
@@ -95,26 +99,12 @@ impl EtcdConfig {
         self
     }
 
-    /// This configuration, giving up an attempt to connect after so long.
-    #[must_use]
-    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
-    }
-
-    /// This configuration, for the namespace of keys that begin with `prefix`.
-    #[must_use]
-    pub fn with_prefix(mut self, prefix: Key) -> Self {
-        self.prefix = Some(prefix);
-        self
-    }
-
     /// The endpoints, `host:port` each.
     pub fn endpoints(&self) -> impl ExactSizeIterator<Item = &str> {
         self.endpoints.iter().map(String::as_str)
     }
 
-    pub(crate) fn credentials(&self) -> Option<&(String, String)> {
+    pub(crate) fn credentials(&self) -> Option<&(String, Secret)> {
         self.credentials.as_ref()
     }
 
@@ -131,34 +121,7 @@ impl EtcdConfig {
     }
 }
 
-/// Without the password.
-impl fmt::Debug for EtcdConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EtcdConfig")
-            .field("endpoints", &self.endpoints)
-            .field("user", &self.credentials.as_ref().map(|(user, _)| user))
-            .field("tls", &self.tls)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("prefix", &self.prefix)
-            .finish()
-    }
-}
-
-impl FromStr for EtcdConfig {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Self::of(DIALECT.parse(text)?)
-    }
-}
-
-impl TryFrom<&Url> for EtcdConfig {
-    type Error = Error;
-
-    fn try_from(url: &Url) -> Result<Self> {
-        Self::of(DIALECT.read(url)?)
-    }
-}
+read_from_urls!(EtcdConfig, DIALECT);
 
 /// Which servers to trust, for a URL with TLS.
 fn tls(url: &ServerUrl) -> Result<Option<TlsConfig>> {
@@ -172,6 +135,8 @@ fn tls(url: &ServerUrl) -> Result<Option<TlsConfig>> {
 
 #[cfg(test)]
 mod tests {
+    use url::Url;
+
     use super::*;
 
     #[test]
@@ -181,8 +146,8 @@ mod tests {
         let identity = Some(("c".into(), "k".into()));
         let tls = TlsConfig { ca: Some("/c".into()), identity, server_name: Some("n".to_owned()) };
         let expected = EtcdConfig::new(["a:2379", "b:7"]).unwrap().with_credentials("us@er", "p:w").with_tls(tls);
-        let expected = expected.with_prefix(Key::new("main\0net/").unwrap());
-        assert_eq!(config, expected.with_connect_timeout(Duration::from_millis(250)));
+        let (prefix, connect_timeout) = (Some(Key::new("main\0net/").unwrap()), Duration::from_millis(250));
+        assert_eq!(config, EtcdConfig { prefix, connect_timeout, ..expected });
         assert!(!format!("{config:?}").contains("p:w"), "a password is never shown");
         assert_eq!("etcd://a".parse::<EtcdConfig>().unwrap(), EtcdConfig::new(["a"]).unwrap());
         let by_general_parser = Url::parse("etcd://a,b:7?endpoint=c:8").unwrap();

@@ -1,12 +1,21 @@
+//! One etcd server and the connection to it: made when it is needed, by one caller for all that wait.
+//!
+//! Invariant: before a write is sent, the server has answered something on this connection. So a server that only
+//! accepts connections costs no unknown outcome. A server that was not reached rests before the next attempt.
+
 use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
+use async_trait::async_trait;
 use etcd_client::{
     Certificate, Channel, Client, ConnectOptions, GetOptions, Identity, KvClient, TlsOptions, WatchClient,
 };
-use storage_core::{Backoff, Consistency, Error, Result};
+use storage_core::{
+    Backoff, Consistency, Error, Result,
+    servers::{Failure, Secret, Server, describe, read_pem},
+};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout},
@@ -14,16 +23,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport;
 
-use crate::{
-    EtcdConfig, TlsConfig,
-    error::{Verdict, chain, failure},
-};
+use crate::{EtcdConfig, TlsConfig, error::failure};
 
 /// A connection with requests under way is asked for a sign of life after so long without one. Servers end connections
 /// that ask more often than every 5 s (etcd's `--grpc-keepalive-min-time`), or that ask while nothing is under way.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(6);
 /// Without a sign of life for so long, the connection has ended: a hung server is noticed within 8 s by its watches.
-/// Calls do not wait for this: see `SLOW` in the pool.
+/// Calls do not wait for this: the pool avoids a server that is slow.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// After a failed attempt to connect, the next one waits for up to this long,
@@ -45,7 +51,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * STREAM_WINDOW_BYTES;
 pub(crate) struct Endpoint {
     name: String,
     transport: transport::Endpoint,
-    credentials: Option<(String, String)>,
+    credentials: Option<(String, Secret)>,
     connect_timeout: Duration,
     /// A std lock: held for a clone of the `Arc` alone. Nearly always read.
     current: RwLock<Option<Arc<Connection>>>,
@@ -54,23 +60,42 @@ pub(crate) struct Endpoint {
 }
 
 /// The clients of one connection. They share one HTTP/2 connection, on which requests do not wait for each other.
-pub(crate) struct Connection {
+struct Connection {
     /// Refused by a server that knows no leader, so that the call can go to another one at once.
     kv: KvClient,
     /// For stale reads, which are there for when there is no leader.
     stale: KvClient,
-    pub(crate) watch: WatchClient,
+    watch: WatchClient,
 }
 
-impl Connection {
+/// A connection that a call may be sent on.
+pub(crate) struct Ready {
+    endpoint: Arc<Endpoint>,
+    connection: Arc<Connection>,
+}
+
+impl Ready {
     pub(crate) fn kv(&self) -> KvClient {
-        self.kv.clone()
+        self.connection.kv.clone()
     }
 
     pub(crate) fn reader(&self, consistency: Consistency) -> KvClient {
         match consistency {
-            Consistency::Linearizable => self.kv.clone(),
-            Consistency::Stale => self.stale.clone(),
+            Consistency::Linearizable => self.connection.kv.clone(),
+            Consistency::Stale => self.connection.stale.clone(),
+        }
+    }
+
+    pub(crate) fn watch(&self) -> WatchClient {
+        self.connection.watch.clone()
+    }
+
+    /// Takes the connection out of use; what is under way on it goes on.
+    pub(crate) fn discard(&self) {
+        let mut current = self.endpoint.write();
+        // Another call may have replaced it already.
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &self.connection)) {
+            *current = None;
         }
     }
 }
@@ -101,11 +126,6 @@ impl Endpoint {
             .collect()
     }
 
-    /// `host:port`.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// The connection, made now if there is none. An error means that nothing was sent.
     ///
     /// # Errors
@@ -113,7 +133,7 @@ impl Endpoint {
     ///
     /// # Cancel safety
     /// Dropped, an attempt under way is given up, and the next call makes another.
-    pub(crate) async fn connection(&self) -> Result<Arc<Connection>> {
+    async fn connection(&self) -> Result<Arc<Connection>> {
         if let Some(connection) = self.current() {
             return Ok(connection);
         }
@@ -121,6 +141,7 @@ impl Endpoint {
         if let Some(connection) = self.current() {
             return Ok(connection);
         }
+        // Calls that come while a server is away would otherwise each wait for a connection that was refused a moment ago.
         rest.check()?;
         let attempt = timeout(self.connect_timeout, self.connect()).await;
         let attempt = attempt.unwrap_or_else(|_| {
@@ -140,24 +161,13 @@ impl Endpoint {
         }
     }
 
-    /// Takes a connection out of use; what is under way on it goes on.
-    pub(crate) fn discard(&self, broken: &Arc<Connection>) {
-        let mut current = self.write();
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, broken)) {
-            *current = None;
-        }
-    }
-
-    /// Takes whatever connection there is out of use.
-    pub(crate) fn forget(&self) {
-        *self.write() = None;
-    }
-
     async fn connect(&self) -> Result<Connection> {
         let channel = self.transport.connect().await;
         let channel = channel
-            .map_err(|error| Error::unavailable(format!("cannot connect to {}: {}", self.name, chain(&error))))?;
+            .map_err(|error| Error::unavailable(format!("cannot connect to {}: {}", self.name, describe(&error))))?;
         let channel = Channel::Tonic(channel);
+        // Two clients on one channel, since the metadata `hasleader` belongs to a client: with it a server without a leader refuses at once,
+        // instead of letting a write wait for its deadline with an unknown outcome.
         let strict = self.client(channel.clone(), true).await?;
         let stale = self.client(channel, false).await?;
         say_hello(stale.kv_client()).await?;
@@ -173,14 +183,11 @@ impl Endpoint {
         let mut options = ConnectOptions::new().with_require_leader(require_leader);
         if let Some((user, password)) = &self.credentials {
             // Tokens run out after five minutes without use, and a server that restarts forgets them.
-            options = options.with_user(user, password).with_auto_token_refresh(true);
+            options = options.with_user(user, password.reveal()).with_auto_token_refresh(true);
         }
         let client = Client::from_channel(channel, Some(options)).await;
-        client.map_err(|error| match failure(error).verdict {
-            Verdict::NotApplied(error) | Verdict::Refused(error) => error,
-            // A login writes no key.
-            Verdict::Unknown(cause) => Error::unavailable(cause),
-        })
+        // A login writes no key.
+        client.map_err(|error| failure(error).failure.of_read())
     }
 
     fn current(&self) -> Option<Arc<Connection>> {
@@ -192,17 +199,30 @@ impl Endpoint {
     }
 }
 
+#[async_trait]
+impl Server for Endpoint {
+    type Ready = Ready;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn ready(self: Arc<Self>) -> Result<Ready> {
+        let connection = self.connection().await?;
+        Ok(Ready { endpoint: self, connection })
+    }
+}
+
 /// Sees that the server answers, before anything is sent that changes data.
 ///
 /// A server that is starting or hung accepts connections all the same, since the kernel does that; a write sent to it would
 /// have an unknown outcome, and this has none.
 async fn say_hello(mut kv: KvClient) -> Result<()> {
     let nothing = GetOptions::new().with_serializable().with_count_only().with_limit(1);
-    match kv.get("\0", Some(nothing)).await.map_err(|error| failure(error).verdict) {
+    match kv.get("\0", Some(nothing)).await.map_err(|error| failure(error).failure) {
         // One that does not permit it has answered.
-        Ok(_) | Err(Verdict::Refused(Error::PermissionDenied { .. })) => Ok(()),
-        Err(Verdict::NotApplied(error) | Verdict::Refused(error)) => Err(error),
-        Err(Verdict::Unknown(cause)) => Err(Error::unavailable(cause)),
+        Ok(_) | Err(Failure::Refused(Error::PermissionDenied { .. })) => Ok(()),
+        Err(failure) => Err(failure.of_read()),
     }
 }
 
@@ -249,7 +269,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Owned {
 }
 
 fn transport(name: &str, tls: Option<&TlsOptions>, connect_timeout: Duration) -> Result<transport::Endpoint> {
-    let unusable = |error: transport::Error| Error::invalid_argument(format!("endpoint {name}: {}", chain(&error)));
+    let unusable = |error: transport::Error| Error::invalid_argument(format!("endpoint {name}: {}", describe(&error)));
     let scheme = if tls.is_some() { "https" } else { "http" };
     let endpoint = transport::Endpoint::from_shared(format!("{scheme}://{name}")).map_err(unusable)?;
     let endpoint = match tls {
@@ -269,18 +289,13 @@ fn transport(name: &str, tls: Option<&TlsOptions>, connect_timeout: Duration) ->
 async fn tls_options(tls: &TlsConfig) -> Result<TlsOptions> {
     let mut options = TlsOptions::new();
     if let Some(ca) = &tls.ca {
-        options = options.ca_certificate(Certificate::from_pem(pem(ca).await?));
+        options = options.ca_certificate(Certificate::from_pem(read_pem(ca).await?));
     }
     if let Some((cert, key)) = &tls.identity {
-        options = options.identity(Identity::from_pem(pem(cert).await?, pem(key).await?));
+        options = options.identity(Identity::from_pem(read_pem(cert).await?, read_pem(key).await?));
     }
     if let Some(name) = &tls.server_name {
         options = options.domain_name(name);
     }
     Ok(options)
-}
-
-async fn pem(path: &std::path::Path) -> Result<Vec<u8>> {
-    let file = tokio::fs::read(path).await;
-    file.map_err(|error| Error::invalid_argument(format!("cannot read {}: {error}", path.display())))
 }

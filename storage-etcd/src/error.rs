@@ -3,26 +3,18 @@
 use std::error::Error as StdError;
 
 use etcd_client::Error as ClientError;
-use storage_core::{Cause, Error};
+use storage_core::{
+    Error,
+    servers::{Failure, describe},
+};
 use tonic::{Code, ConnectError, Status};
 
 /// What is known after a request failed.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) verdict: Verdict,
+pub(crate) struct Failed {
+    pub(crate) failure: Failure,
     /// The connection is of no further use: it broke, or the server does not know its token any more.
     pub(crate) broken: bool,
-}
-
-/// Whether the request was carried out, and whether another server might do better.
-#[derive(Debug)]
-pub(crate) enum Verdict {
-    /// Certainly not applied. Another server, or this one later, may apply it.
-    NotApplied(Error),
-    /// It may have been applied, or may yet be.
-    Unknown(Cause),
-    /// Certainly not applied, and no server will.
-    Refused(Error),
 }
 
 /// The words of etcd that say more than their gRPC code: `Unavailable` stands for "was never proposed" as well as for
@@ -44,6 +36,8 @@ const WORDS: &[(&str, Meaning)] = &[
     ("grpc: received message larger than max", Meaning::InvalidArgument),
     // This side: the answer is over the limit that was set for it.
     ("Error, decoded message length too large", Meaning::LargeAnswer),
+    // The other side, if it is an embedded node: etcd has no such limit.
+    ("etcdserver: answer is too large", Meaning::LargeAnswer),
 ];
 
 #[derive(Clone, Copy)]
@@ -67,57 +61,60 @@ fn by_code(code: Code) -> Option<Meaning> {
     }
 }
 
-pub(crate) fn failure(error: ClientError) -> Failure {
+pub(crate) fn failure(error: ClientError) -> Failed {
     match error {
         ClientError::GRpcStatus(status) => status_failure(status),
         // Made by this side before anything is sent.
         ClientError::InvalidArgs(reason) => refused(Error::InvalidArgument { reason }),
         ClientError::TransportError(error) => {
-            Failure { verdict: Verdict::NotApplied(Error::unavailable(chain(&error))), broken: true }
+            Failed { failure: Failure::NotApplied(Error::unavailable(describe(&error))), broken: true }
         }
-        other => Failure { verdict: Verdict::Unknown(other.into()), broken: true },
+        other => Failed { failure: Failure::Unknown(other.into()), broken: true },
     }
 }
 
 /// What the reason that a server gave for the end of a watch means: it has the words of the table, but no code.
-pub(crate) fn watch_failure(reason: &str) -> Failure {
+pub(crate) fn watch_failure(reason: &str) -> Failed {
     if reason.contains("permission denied") || reason.contains("PermissionDenied") {
         return refused(Error::PermissionDenied { source: reason.into() });
     }
     match WORDS.iter().find(|(words, _)| reason.contains(words)) {
         Some((_, meaning)) => meant(*meaning, reason.into()),
         None => {
-            Failure { verdict: Verdict::Unknown(format!("the server ended the watch: {reason}").into()), broken: false }
+            Failed { failure: Failure::Unknown(format!("the server ended the watch: {reason}").into()), broken: false }
         }
     }
 }
 
-fn status_failure(status: Status) -> Failure {
+fn status_failure(status: Status) -> Failed {
     if never_sent(&status) {
-        return Failure { verdict: Verdict::NotApplied(Error::unavailable(text(&status))), broken: true };
+        return Failed { failure: Failure::NotApplied(Error::unavailable(text(&status))), broken: true };
     }
+    // tonic gives a status a source only where it made the status itself. One that a server sent has none.
     if status.source().is_some() {
         // The connection ended after the request was given to it.
-        return Failure { verdict: Verdict::Unknown(text(&status).into()), broken: true };
+        return Failed { failure: Failure::Unknown(text(&status).into()), broken: true };
     }
     if status.code() == Code::PermissionDenied {
         return refused(Error::PermissionDenied { source: text(&status).into() });
     }
+    // The words come first: etcd gives one code to errors before and after a proposal.
     let words = WORDS.iter().find(|(words, _)| status.message().starts_with(words)).map(|(_, meaning)| *meaning);
     match words.or_else(|| by_code(status.code())) {
         Some(meaning) => meant(meaning, text(&status)),
-        None => Failure { verdict: Verdict::Unknown(text(&status).into()), broken: false },
+        None => Failed { failure: Failure::Unknown(text(&status).into()), broken: false },
     }
 }
 
-fn meant(meaning: Meaning, text: String) -> Failure {
+fn meant(meaning: Meaning, text: String) -> Failed {
     match meaning {
-        Meaning::Unavailable => Failure { verdict: Verdict::NotApplied(Error::unavailable(text)), broken: false },
-        Meaning::StaleToken => Failure { verdict: Verdict::NotApplied(Error::unavailable(text)), broken: true },
+        Meaning::Unavailable => Failed { failure: Failure::NotApplied(Error::unavailable(text)), broken: false },
+        Meaning::StaleToken => Failed { failure: Failure::NotApplied(Error::unavailable(text)), broken: true },
         Meaning::Throttled => {
             let error = Error::Throttled { retry_after: None, source: text.into() };
-            Failure { verdict: Verdict::NotApplied(error), broken: false }
+            Failed { failure: Failure::NotApplied(error), broken: false }
         }
+        // Refused, so that no other server is asked: the quota is of the whole cluster.
         Meaning::NoSpace => refused(Error::unavailable(text)),
         Meaning::Corrupt => refused(Error::corrupt(text)),
         Meaning::Unauthenticated => refused(Error::Unauthenticated { source: text.into() }),
@@ -133,8 +130,8 @@ fn meant(meaning: Meaning, text: String) -> Failure {
 /// What [`Error::TooLarge`] counts when an answer is over the limit that this side set for it.
 pub(crate) const ANSWER_BYTES: &str = "(or more) bytes in one answer";
 
-fn refused(error: Error) -> Failure {
-    Failure { verdict: Verdict::Refused(error), broken: false }
+fn refused(error: Error) -> Failed {
+    Failed { failure: Failure::Refused(error), broken: false }
 }
 
 /// Whether there was no connection to send the request on.
@@ -151,22 +148,8 @@ fn never_sent(status: &Status) -> bool {
 
 /// A status in words. Its own `Display` has the metadata too, which is of no use to a reader.
 fn text(status: &Status) -> String {
-    let local = status.source().map(|source| format!(": {}", chain(source)));
+    let local = status.source().map(|source| format!(": {}", describe(source)));
     format!("{} ({:?}){}", status.message(), status.code(), local.unwrap_or_default())
-}
-
-/// An error with everything that caused it, since the outermost says only "transport error".
-pub(crate) fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -174,9 +157,9 @@ mod tests {
     use super::*;
 
     fn kind(status: Status) -> &'static str {
-        match failure(ClientError::GRpcStatus(status)).verdict {
-            Verdict::NotApplied(error) | Verdict::Refused(error) => error.kind(),
-            Verdict::Unknown(_) => "unknown_outcome",
+        match failure(ClientError::GRpcStatus(status)).failure {
+            Failure::NotApplied(error) | Failure::Refused(error) => error.kind(),
+            Failure::Unknown(_) => "unknown_outcome",
         }
     }
 
@@ -218,7 +201,7 @@ mod tests {
     #[test]
     fn a_watch_that_was_not_permitted_is_not_tried_again() {
         let failure = watch_failure("rpc error: code = PermissionDenied desc = etcdserver: permission denied");
-        assert!(matches!(failure.verdict, Verdict::Refused(Error::PermissionDenied { .. })));
-        assert!(matches!(watch_failure("etcdserver: no leader").verdict, Verdict::NotApplied(_)));
+        assert!(matches!(failure.failure, Failure::Refused(Error::PermissionDenied { .. })));
+        assert!(matches!(watch_failure("etcdserver: no leader").failure, Failure::NotApplied(_)));
     }
 }

@@ -1,10 +1,15 @@
+//! The contract on etcd: limits, pages of bounded bytes, and the cheapest request for each transaction.
+//!
+//! Limits are below etcd's defaults, so that it never refuses for size what was accepted here. Requests are sent again
+//! only if they were certainly not applied, which the pool decides.
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use etcd_client::{GetOptions, TxnOp};
 use storage_core::{
     Capabilities, Consistency, Entry, Error, Key, Outcome, Page, Prefixed, ReadOptions, Result, Revision, ScanOptions,
-    Store, Txn, WatchOptions, WatchStream, WatchSupport, WriteOptions,
+    Store, Txn, WatchOptions, WatchStream, WatchSupport, WriteOptions, servers::Effect,
 };
 use tokio::time::Instant;
 use url::Url;
@@ -12,7 +17,7 @@ use url::Url;
 use crate::{
     EtcdConfig,
     error::ANSWER_BYTES,
-    pool::{Effect, Pool},
+    pool::{self, Pool, call},
     range::{MAX_PAGE_BYTES, PageSize, Range, entry, revision},
     txn::{self, Request},
     watch,
@@ -26,11 +31,7 @@ use crate::{
 pub async fn open(url: &Url) -> Result<Arc<dyn Store>> {
     let config = EtcdConfig::try_from(url)?;
     let prefix = config.prefix().cloned();
-    let store = EtcdStore::new(config).await?;
-    Ok(match prefix {
-        Some(prefix) => Arc::new(Prefixed::new(store, prefix)),
-        None => Arc::new(store),
-    })
+    Ok(Prefixed::if_named(EtcdStore::new(config).await?, prefix))
 }
 
 /// The contract on an etcd cluster.
@@ -69,13 +70,13 @@ impl EtcdStore {
         capabilities.atomic_get_many = true;
         capabilities.stale_reads = true;
         capabilities.watch = WatchSupport::Ordered;
-        let pool = Arc::new(Pool::new(&config).await?);
+        let pool = Arc::new(pool::open(&config).await?);
         Ok(Self { pool, capabilities, page_size: PageSize::new() })
     }
 
     /// A page of at most `entries`, with all of its bytes under [`MAX_PAGE_BYTES`].
     async fn page(&self, range: &Range, entries: usize, read: ReadOptions) -> Result<Page> {
-        let answer = self.pool.call(Effect::Reads, read.timeout, |connection| {
+        let answer = call(&self.pool, Effect::Reads, read.timeout, |connection| {
             let mut kv = connection.reader(read.consistency).max_decoding_message_size(MAX_PAGE_BYTES);
             let options = get_options(read).with_range(range.end.as_slice());
             let options = options.with_limit(i64::try_from(entries).unwrap_or(i64::MAX));
@@ -92,14 +93,14 @@ impl EtcdStore {
     async fn send(&self, txn: &Txn, timeout: Duration) -> Result<Outcome> {
         match Request::of(txn) {
             Request::Put { key, value } => {
-                let answer = self.pool.call(Effect::Writes, timeout, |connection| {
+                let answer = call(&self.pool, Effect::Writes, timeout, |connection| {
                     let (mut kv, key, value) = (connection.kv(), key.clone(), value.clone());
                     async move { kv.put(key, value, None).await }
                 });
                 txn::after_put(&answer.await?)
             }
             Request::Delete { key } => {
-                let answer = self.pool.call(Effect::Writes, timeout, |connection| {
+                let answer = call(&self.pool, Effect::Writes, timeout, |connection| {
                     let (mut kv, key) = (connection.kv(), key.clone());
                     async move { kv.delete(key, None).await }
                 });
@@ -108,7 +109,7 @@ impl EtcdStore {
             Request::Txn(request) => {
                 // Without operations it only looks whether its guards hold.
                 let effect = if txn.ops.is_empty() { Effect::Reads } else { Effect::Writes };
-                let answer = self.pool.call(effect, timeout, |connection| {
+                let answer = call(&self.pool, effect, timeout, |connection| {
                     let (mut kv, request) = (connection.kv(), request.clone());
                     async move { kv.txn(request).await }
                 });
@@ -125,7 +126,7 @@ impl Store for EtcdStore {
     }
 
     async fn get(&self, key: &Key, options: ReadOptions) -> Result<Option<Entry>> {
-        let answer = self.pool.call(Effect::Reads, options.timeout, |connection| {
+        let answer = call(&self.pool, Effect::Reads, options.timeout, |connection| {
             let (mut kv, key) = (connection.reader(options.consistency), key.as_bytes().to_vec());
             async move { kv.get(key, Some(get_options(options))).await }
         });
@@ -134,13 +135,11 @@ impl Store for EtcdStore {
 
     async fn get_many(&self, keys: &[Key], options: ReadOptions) -> Result<Vec<Option<Entry>>> {
         self.pool.check_open()?;
-        if keys.len() > Self::MAX_TXN_OPS {
-            return Err(Error::TooLarge { what: "keys in one read", actual: keys.len(), limit: Self::MAX_TXN_OPS });
-        }
+        self.capabilities.check_keys(keys)?;
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let answer = self.pool.call(Effect::Reads, options.timeout, |connection| {
+        let answer = call(&self.pool, Effect::Reads, options.timeout, |connection| {
             let reads = keys.iter().map(|key| TxnOp::get(key.as_bytes(), Some(get_options(options))));
             let request = etcd_client::Txn::new().and_then(reads.collect::<Vec<_>>());
             let mut kv = connection.reader(options.consistency);
@@ -161,6 +160,7 @@ impl Store for EtcdStore {
         loop {
             let read = options.read.timeout(options.read.timeout.saturating_sub(began.elapsed()));
             match self.page(&range, entries, read).await {
+                // This side refused the answer before it was read whole, so asking again for less costs little.
                 Err(Error::TooLarge { what: ANSWER_BYTES, actual, limit }) => {
                     let fewer = self.page_size.too_large(entries);
                     entries = fewer.ok_or(Error::TooLarge { what: ANSWER_BYTES, actual, limit })?;
@@ -178,9 +178,7 @@ impl Store for EtcdStore {
     async fn commit(&self, txn: Txn, options: WriteOptions) -> Result<Outcome> {
         self.pool.check_open()?;
         txn.validate(&self.capabilities)?;
-        if options.operation_id.is_some() {
-            return Err(Error::Unsupported { feature: "operation ids: etcd does not deduplicate".to_owned() });
-        }
+        options.validate(&self.capabilities)?;
         self.send(&txn, options.timeout).await
     }
 
@@ -219,7 +217,7 @@ impl Store for EtcdStore {
 impl EtcdStore {
     /// The current revision, with a read that returns no key.
     async fn current_revision(&self, range: Range, read: ReadOptions) -> Result<Revision> {
-        let answer = self.pool.call(Effect::Reads, read.timeout, |connection| {
+        let answer = call(&self.pool, Effect::Reads, read.timeout, |connection| {
             let (mut kv, range) = (connection.reader(read.consistency), range.clone());
             // `limit` bounds what the server counts.
             let options = get_options(read).with_range(range.end).with_count_only().with_limit(1);

@@ -24,6 +24,7 @@ impl Request {
     /// so that a conflict can tell which guard failed and on what.
     pub(crate) fn of(txn: &Txn) -> Self {
         let compares: Vec<_> = txn.guards.iter().filter_map(compare).collect();
+        // A lone put or delete has a call of its own. Guards that always hold do not count.
         if let ([op], true) = (txn.ops.as_slice(), compares.is_empty()) {
             return match op {
                 Op::Put { key, value } => Self::Put { key: key.as_bytes().to_vec(), value: value.to_vec() },

@@ -1,12 +1,21 @@
+//! Watches on etcd that go on over broken connections without a gap and without a repetition.
+//!
+//! Invariant: the position moves past a revision only when all of its events have come. A new stream begins one
+//! revision early, and what it repeats is left out. A history that is gone ends the watch with an error and never
+//! silently.
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use etcd_client::{WatchResponse, proto::PbEvent};
 use futures::{StreamExt, stream};
-use storage_core::{Backoff, Deadline, Error, Result, Revision, WatchEvent, WatchStream};
+use storage_core::{
+    Backoff, Deadline, Error, Result, Revision, WatchEvent, WatchStream,
+    servers::{Failure, Server},
+};
 use tokio::time::{timeout, timeout_at};
 
 use crate::{
-    error::{Failure, Verdict, failure, watch_failure},
+    error::{failure, watch_failure},
     pool::Pool,
     range::{Range, entry, key_of},
 };
@@ -149,21 +158,28 @@ impl Watch {
         match self.pool.while_open(source.message()).await.map_err(Trouble::Final)? {
             Ok(Some(message)) => self.take(message),
             Ok(None) => Err(Trouble::Passing(Error::unavailable("the server ended the watch"))),
-            Err(error) => Err(Trouble::of(failure(error))),
+            Err(error) => Err(Trouble::of(failure(error).failure)),
         }
     }
 
     /// Opens a stream at the position, and returns when the server has confirmed it.
     async fn establish(&mut self) -> Result<(), Trouble> {
         let pool = Arc::clone(&self.pool);
-        let (endpoint, connection) = pool.connection().await.map_err(Trouble::of_connecting)?;
+        let chosen = pool.choose().map_err(Trouble::Final)?;
+        let ready = match pool.while_open(Arc::clone(&chosen.server).ready()).await.map_err(Trouble::Final)? {
+            Ok(ready) => ready,
+            Err(error) => {
+                pool.avoid(&chosen);
+                return Err(Trouble::of_connecting(error));
+            }
+        };
         let options = etcd_client::WatchOptions::new()
             .with_range(self.range.end.as_slice())
             .with_start_revision(self.position.start())
             // Without it, a watch of keys that nobody writes would fall behind the compactions.
             .with_progress_notify()
             .with_fragment();
-        let mut client = connection.watch.clone();
+        let mut client = ready.watch();
         let opened = pool.while_open(timeout(ESTABLISH_TIMEOUT, async {
             let mut source = client.watch(self.range.start.as_slice(), Some(options)).await?;
             Ok((source.message().await?, source))
@@ -179,24 +195,27 @@ impl Watch {
             }
             Ok(Ok((None, _))) => Trouble::Passing(Error::unavailable("the server ended the watch at once")),
             Ok(Err(error)) => {
-                let failure = failure(error);
-                endpoint.failed(&connection, failure.broken);
-                return Err(Trouble::of(failure));
+                let failed = failure(error);
+                if failed.broken {
+                    ready.discard();
+                }
+                Trouble::of(failed.failure)
             }
             Err(_) => Trouble::Passing(Error::deadline(ESTABLISH_TIMEOUT)),
         };
-        endpoint.failed(&connection, false);
+        pool.avoid(&chosen);
         Err(trouble)
     }
 
     fn take(&mut self, message: WatchResponse) -> Result<(), Trouble> {
         let message = message.0;
+        // Looked at first: such a message is also `canceled`, with words that say less.
         if message.compact_revision > 0 {
             let oldest = Revision(message.compact_revision.cast_unsigned());
             return Err(Trouble::Final(Error::Compacted { oldest }));
         }
         if message.canceled {
-            return Err(Trouble::of(watch_failure(&message.cancel_reason)));
+            return Err(Trouble::of(watch_failure(&message.cancel_reason).failure));
         }
         let mut last = None;
         let progress = message.events.is_empty() && !message.created;
@@ -210,6 +229,7 @@ impl Watch {
         if progress {
             last = message.header.map(|header| Revision(header.revision.cast_unsigned()));
         }
+        // Only whole messages move the position: the rest of a fragmented commit is still to come.
         if let (Some(revision), false) = (last, message.fragment) {
             self.position.complete(revision);
         }
@@ -227,10 +247,9 @@ enum Trouble {
 
 impl Trouble {
     fn of(failure: Failure) -> Self {
-        match failure.verdict {
-            Verdict::NotApplied(error) => Self::Passing(error),
-            Verdict::Unknown(cause) => Self::Passing(Error::unavailable(cause)),
-            Verdict::Refused(error) => Self::Final(error),
+        match failure {
+            Failure::Refused(error) => Self::Final(error),
+            failure => Self::Passing(failure.of_read()),
         }
     }
 

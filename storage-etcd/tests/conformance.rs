@@ -4,5 +4,9 @@
 
 mod common;
 
-storage_core::conformance_tests!(one_server, || common::harness(1));
-storage_core::conformance_tests!(three_servers, || common::harness(3));
+use storage_testkit::suite;
+
+use common::Etcd;
+
+storage_core::conformance_tests!(one_server, || suite::harness::<Etcd>(1));
+storage_core::conformance_tests!(three_servers, || suite::harness::<Etcd>(3));

@@ -24,7 +24,7 @@ async fn a_watch_goes_on_without_a_gap_when_its_connections_break() {
     const WRITES: usize = 400;
     let etcd = Etcd::start(3).await;
     let mut links = Vec::new();
-    for node in etcd.cluster.lock().await.nodes() {
+    for node in etcd.cluster().lock().await.nodes() {
         links.push(Proxy::start(node.port("client").unwrap()).await.unwrap());
     }
     let endpoints = links.iter().map(|link| format!("127.0.0.1:{}", link.port()));
@@ -68,7 +68,7 @@ async fn a_watch_goes_on_without_a_gap_when_its_connections_break() {
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_a_handle_ends_its_connection_although_a_watch_is_not_read() {
     let etcd = Etcd::start(1).await;
-    let port = etcd.cluster.lock().await.node(0).unwrap().port("client").unwrap();
+    let port = etcd.cluster().lock().await.node(0).unwrap().port("client").unwrap();
     assert_eq!(connections_to(port).unwrap(), 0, "of the probes");
     let store = etcd.open().await;
     store.put(&key("a"), "1").await.unwrap();

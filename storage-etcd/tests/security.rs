@@ -63,7 +63,7 @@ async fn both_sides_prove_who_they_are() {
 
     // The same by URL.
     let (cert, key) = identity(&ours, "replica");
-    let endpoint = &etcd.endpoints[0];
+    let endpoint = &etcd.endpoints()[0];
     let (ca, cert, key) = (ours.ca(), cert.display().to_string(), key.display().to_string());
     let url = format!("etcds://{endpoint}/mainnet/?ca={}&cert={cert}&key={key}", ca.display());
     let namespace = storage_etcd::open(&url::Url::parse(&url).unwrap()).await.unwrap();
@@ -97,7 +97,7 @@ async fn users_get_in_by_password_and_stay_in_their_keys() {
     let wrong = ping(etcd.config().with_credentials("root", "guess")).await;
     assert!(matches!(wrong, Err(Error::Unauthenticated { .. })), "{wrong:?}");
 
-    let url = format!("etcd://re%3Apl%40ica:p%2Fw%3F@{}", etcd.endpoints[0]);
+    let url = format!("etcd://re%3Apl%40ica:p%2Fw%3F@{}", etcd.endpoints()[0]);
     let store = EtcdStore::new(url.parse().unwrap()).await.unwrap();
     store.put(&key("own/a"), "1").await.unwrap();
     store.ping(ReadOptions::default()).await.expect("a user without a right to the first key can ping");
@@ -110,11 +110,11 @@ async fn users_get_in_by_password_and_stay_in_their_keys() {
     assert!(matches!(others, Err(Error::PermissionDenied { .. })), "{others:?}");
 
     // A server that restarts has forgotten every token, and one of an older set of rights is not taken.
-    etcd.cluster.lock().await.kill_all();
-    etcd.cluster.lock().await.restart_all().await.unwrap();
+    etcd.cluster().lock().await.kill_all();
+    etcd.cluster().lock().await.restart_all().await.unwrap();
     store.get(&key("own/a"), ReadOptions::default()).await.unwrap().expect("after the server forgot the token");
     let options = ConnectOptions::new().with_user("root", "secret");
-    let mut admin = Client::connect(&etcd.endpoints, Some(options)).await.unwrap();
+    let mut admin = Client::connect(etcd.endpoints(), Some(options)).await.unwrap();
     let more = Permission::new(PermissionType::Readwrite, "more/").with_prefix();
     admin.role_grant_permission("replica", more).await.unwrap();
     store.put(&key("more/a"), "1").await.expect("with rights that were given meanwhile");

@@ -1,12 +1,17 @@
+//! A replica of a service: its node, if it has one, its store, and the port for operators.
+//!
+//! Whatever was started is stopped again when a start fails. The store is closed before its node stops, so that nobody
+//! waits for a dead node.
+
 use std::{sync::Arc, time::Duration};
 
 use storage_core::{Error, Metered, ReadOptions, Registry, Result, Store};
+use storage_membership::Participant;
 use tokio::time::Instant;
 
-#[cfg(feature = "etcd")]
-use crate::{config::Growing, membership::Participant};
 use crate::{
-    config::{Config, Member, NodeUrl, Settings},
+    config::{Config, Growing, Member, NodeUrl, Settings, check_token},
+    growing,
     monitor::{Monitor, Watched},
     node::{self, ManagedNode},
 };
@@ -38,7 +43,6 @@ enum Part {
     /// As the settings say, from the beginning to the end.
     Fixed(Option<Arc<dyn ManagedNode>>),
     /// As the leader of the cluster says.
-    #[cfg(feature = "etcd")]
     Growing(Participant),
 }
 
@@ -72,14 +76,11 @@ impl Replica {
     pub async fn launch(settings: Settings) -> Result<Self> {
         let Settings { node, endpoints, startup_timeout, admin_url, .. } = settings;
         let Some(node) = node else {
-            #[cfg(feature = "etcd")]
             let store = node::connect(&endpoints, &settings.client_tls).await?;
-            #[cfg(not(feature = "etcd"))]
-            let store = Err(node::without_etcd(&format!("a replica without a node, connected to {endpoints:?},")))?;
             return Self::watched(None, store, admin_url.as_ref(), startup_timeout).await;
         };
         let node = node::start(node).await?;
-        let launched = match node.store().await {
+        let launched = match node.store(&[]).await {
             Ok(store) => Self::watched(Some(node.clone()), store, admin_url.as_ref(), startup_timeout).await,
             Err(error) => Err(error),
         };
@@ -106,16 +107,18 @@ impl Replica {
         Ok(Self { part: Part::Fixed(node), store: counted, monitor, startup_timeout })
     }
 
-    /// Takes part in a cluster that grows by itself: see [`membership`](crate::membership). It does not wait for the cluster: see [`Replica::ready`].
+    /// Takes part in a cluster that grows by itself: see [`storage_membership`]. It does not wait for the cluster: see [`Replica::ready`].
     /// The store goes by the replica's own node while it has one, and by those of others otherwise.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a directory of another replica or in use; [`Error::Corrupt`] if what it says cannot be read;
     /// [`Error::Unavailable`] if it cannot be written, or the admin URL cannot be listened on.
-    #[cfg(feature = "etcd")]
     pub async fn grow(growing: Growing) -> Result<Self> {
+        let membership = &growing.membership;
+        check_token(&membership.token, membership.replicas.iter().map(|replica| &replica.peer_url))
+            .map_err(Error::invalid_argument)?;
         let (admin_url, startup_timeout) = (growing.admin_url.clone(), growing.startup_timeout);
-        let participant = Participant::start(growing).await?;
+        let participant = growing::take_part(growing).await?;
         let Self { store, monitor, .. } =
             match Self::watched(None, participant.store(), admin_url.as_ref(), startup_timeout).await {
                 Ok(watched) => watched,
@@ -131,7 +134,6 @@ impl Replica {
     pub fn doing(&self) -> Option<String> {
         match &self.part {
             Part::Fixed(_) => None,
-            #[cfg(feature = "etcd")]
             Part::Growing(participant) => Some(participant.state()),
         }
     }
@@ -174,12 +176,11 @@ impl Replica {
         Arc::clone(&self.store)
     }
 
-    /// The node that this replica has started.
+    /// The node that this replica has started. In a cluster that grows by itself nodes come and go, and none is shown.
     pub fn node(&self) -> Option<Arc<dyn ManagedNode>> {
         match &self.part {
             Part::Fixed(node) => node.clone(),
-            #[cfg(feature = "etcd")]
-            Part::Growing(participant) => participant.node(),
+            Part::Growing(_) => None,
         }
     }
 
@@ -199,12 +200,11 @@ impl Replica {
     /// Waits until the node runs no more; for ever, if there is none.
     ///
     /// # Errors
-    /// Those of [`ManagedNode::stopped`].
+    /// Those of [`Node::stopped`](node::Node::stopped).
     pub async fn stopped(&self) -> Result<()> {
         match &self.part {
             Part::Fixed(Some(node)) => node.stopped().await,
             Part::Fixed(None) => std::future::pending().await,
-            #[cfg(feature = "etcd")]
             Part::Growing(participant) => participant.stopped().await,
         }
     }
@@ -219,7 +219,6 @@ impl Replica {
         match &self.part {
             Part::Fixed(Some(node)) => node.stop().await,
             Part::Fixed(None) => {}
-            #[cfg(feature = "etcd")]
             Part::Growing(participant) => participant.stop().await,
         }
     }

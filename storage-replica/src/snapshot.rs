@@ -10,10 +10,11 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 use storage_core::{Error, Result};
+use storage_embedded::disk;
 pub use storage_embedded::{Restored, Salvaged};
 
 use crate::{
-    config::{ClusterState, Engine, InitialCluster, Log, NodeSettings, Tls, Token},
+    config::{Bounds, ClusterState, Engine, InitialCluster, Log, NodeSettings, Tls, Token, check_token},
     node,
 };
 
@@ -71,9 +72,13 @@ pub fn verify(path: &Path) -> Result<Verified> {
 /// Those of [`storage_embedded::salvage`]; [`Error::InvalidArgument`] for an etcd's directory.
 pub fn salvage(dir: &Path, file: &Path) -> Result<Salvaged> {
     let within = dir.join("node");
-    let dir = if !dir.join("identity").exists() && within.is_dir() { &within } else { dir };
+    let is_there = |path: &Path| match disk::is_absent(path) {
+        Ok(absent) => Ok(!absent),
+        Err(error) => Err(Error::unavailable(format!("cannot read {}: {error}", path.display()))),
+    };
+    let dir = if !is_there(&dir.join("identity"))? && is_there(&within)? { &within } else { dir };
     let db = dir.join("member/snap/db");
-    if db.exists() {
+    if is_there(&db)? {
         return Err(Error::invalid_argument(format!(
             "{} has the data of an etcd, of which etcd's own program makes a new cluster: `etcdutl snapshot restore {} --skip-hash-check ...`",
             dir.display(),
@@ -111,6 +116,8 @@ pub fn restore(path: &Path, new: NewNode) -> Result<Restored> {
             cluster.names()
         )));
     };
+    let peer_urls = cluster.members().iter().map(|member| &member.peer_url);
+    check_token(&token, peer_urls).map_err(Error::invalid_argument)?;
     if verify(path)?.engine != Engine::Embedded {
         let path = path.display();
         return Err(Error::invalid_argument(format!(
@@ -128,6 +135,8 @@ pub fn restore(path: &Path, new: NewNode) -> Result<Restored> {
         tls: Tls::default(),
         data_dir,
         engine: Engine::Embedded,
+        bounds: Bounds::default(),
+        max_connections: storage_etcd_api::Options::default().max_connections,
         etcd_program: None,
         log: Log::default(),
     };

@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use storage_replica::config::{Config, Engine, Format, LogLevel, LogOutput, Mistake, Mistakes, Settings};
+use storage_replica::config::{ClientTls, Config, Engine, Format, LogLevel, LogOutput, Mistake, Mistakes, Settings};
 
 fn parse(text: &str) -> Result<(Config, Vec<Mistake>), Mistakes> {
     Config::parse(text, Format::of(Path::new("file"), text), |_| None)
@@ -101,7 +101,7 @@ peer_url = "http://10.0.1.1:2379"
 "#;
     let expected = "\
 line 1: there is no key `tokn`, did you mean `token`?
-line 1: there is no `token`: choose a word that no other cluster has
+line 1: there is no `token` and no `token_file`: draw a secret that no other cluster has, `openssl rand -hex 32`
 line 2: `startup_timeout`: `soon` is no duration: it is written 500ms, 15s, 1m30s
 line 3: there is no key `log_levl`, did you mean `log_level`?
 line 13: replica 1 is there already, in line 6
@@ -123,7 +123,7 @@ fn each_mistake_has_words_of_its_own() {
         ("{".into(), "line 1: this is no JSON: "),
         (
             "".into(),
-            "line 1: there is no `token`: choose a word that no other cluster has\n\
+            "line 1: there is no `token` and no `token_file`: draw a secret that no other cluster has, `openssl rand -hex 32`\n\
                      line 1: there are no `replicas`: list each with its `id` and `start_node`\n",
         ),
         (
@@ -279,7 +279,11 @@ const DAEMON: &str = r#"{
 
 #[test]
 fn a_file_of_the_original_daemon_is_read() {
-    assert_eq!(said(DAEMON), "");
+    assert_eq!(
+        said(DAEMON),
+        "warning: line 4: `connection_timeout` is not used: each call has a deadline of its own, within which it connects\n\
+         warning: line 4: `request_timeout` is not used: each call has a deadline of its own\n"
+    );
     let settings = settings(DAEMON, None);
     assert_eq!(settings.startup_timeout, Duration::from_secs(15));
     let endpoints: Vec<_> = settings.endpoints.iter().map(ToString::to_string).collect();
@@ -322,19 +326,51 @@ line 11: `scheme` is `http` or `https`, not `ftp`
 line 14: `client_port` and `peer_port` are the same: each needs a port of its own
 line 16: `cluster` has no node `storage-1`, only storage-7, storage-2, storage-3
 line 17: `startup_timeout` is text, not a number
-line 19: there is no key `loglevel`, did you mean `log_level`?
 ";
     assert_eq!(said(&text), expected);
-    let disabled = r#"{"payment_channel_storage_server": {}}"#;
+    let disabled = r#"{"payment_channel_storage_server": {"enabled": false}}"#;
     assert_eq!(
         said(disabled),
         "line 1: no node is started, so `payment_channel_storage_client` needs `endpoints`, the client URLs of nodes\n"
     );
 }
 
+/// The daemon starts a node where the section is there and does not say otherwise, and passes over keys that it does not know.
+#[test]
+fn a_file_of_the_original_daemon_is_read_as_the_daemon_reads_it() {
+    let read = |text: &str| {
+        let (config, warnings) = Config::parse(text, Format::Json, |_| None).unwrap_or_else(|wrong| panic!("{wrong}"));
+        (config.settings(None).unwrap(), warnings.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    for text in [
+        r#"{"payment_channel_storage_server": {}}"#,
+        r#"{"PAYMENT_CHANNEL_STORAGE_SERVER": {"DATA_DIR": "/etcd/", "CLIENT_PORT": 2379}}"#,
+    ] {
+        let (settings, warnings) = read(text);
+        assert_eq!(settings.node.unwrap().name, "storage-1", "{text}");
+        assert_eq!(warnings, [] as [String; 0], "{text}");
+    }
+    let client = r#"{"payment_channel_storage_client": {"type": "etcd", "connection_timeout": "5s", "request_timeout": "3s",
+        "hot_reload": true, "endpoints": ["https://127.0.0.1:2379"]},
+        "PAYMENT_CHANNEL_CA_PATH": "/ca.pem", "payment_channel_cert_path": "/c.pem", "payment_channel_key_path": "/k.pem"}"#;
+    let (settings, warnings) = read(client);
+    assert!(settings.node.is_none());
+    let identity = Some(("/c.pem".into(), "/k.pem".into()));
+    assert_eq!(settings.client_tls, ClientTls { ca: Some("/ca.pem".into()), identity, login: None });
+    for expected in ["no key `type`", "`connection_timeout` is not used", "`request_timeout`", "`hot_reload`"] {
+        assert!(warnings.iter().any(|warning| warning.contains(expected)), "{expected}: {warnings:?}");
+    }
+    let half = client.replace(r#", "payment_channel_key_path": "/k.pem""#, "");
+    let wrong = Config::parse(&half, Format::Json, |_| None).unwrap_err().to_string();
+    assert!(wrong.contains("belong together"), "{wrong}");
+    let neither = Config::parse(r#"{"DAEMON_END_POINT": "http://127.0.0.1:6207"}"#, Format::Json, |_| None);
+    let wrong = neither.unwrap_err().to_string();
+    assert!(wrong.contains("payment_channel_storage_server") && wrong.contains("endpoints"), "{wrong}");
+}
+
 #[test]
 fn a_table_membership_makes_each_replica_one_that_may_have_a_node() {
-    use storage_replica::config::{Bootstrap, Timing};
+    use storage_replica::config::{Bootstrap, Timing, parse_bootstrap};
     let rows: String = (1..=2)
         .map(|id| {
             format!(
@@ -346,16 +382,92 @@ fn a_table_membership_makes_each_replica_one_that_may_have_a_node() {
     let (config, warnings) = parse(&text).unwrap();
     assert_eq!(warnings, [], "an even number is no matter here");
     assert!(config.grows());
-    let growing = config.growing(2, Bootstrap::Join).unwrap();
+    let growing = config.growing(2, Bootstrap::Join).unwrap().membership;
     assert_eq!((growing.replica.id, growing.replicas.len(), growing.replica.name.as_str()), (2, 2, "r2"));
     assert_eq!(growing.timing, Timing { dead_after: Duration::from_secs(10), ..Timing::default() });
     assert_eq!(growing.timing.heartbeat(), Duration::from_secs(1));
     assert!(config.growing(3, Bootstrap::Join).unwrap_err().contains("no replica 3"));
-    assert_eq!("quorum".parse(), Ok(Bootstrap::Quorum));
-    assert!("qorum".parse::<Bootstrap>().unwrap_err().contains("only join, new and quorum, did you mean `quorum`?"));
+    assert_eq!(parse_bootstrap("quorum"), Ok(Bootstrap::Quorum));
+    assert!(parse_bootstrap("qorum").unwrap_err().contains("only join, new and quorum, did you mean `quorum`?"));
 
     let wrong = said(&text.replace("dead_after", "dead_aftr"));
     assert!(wrong.contains("there is no key `dead_aftr`") && wrong.contains("dead_after"), "{wrong}");
     let without = text.replace("[membership]\ndead_after = \"10s\"\n", "");
     assert!(said(&without).contains("does not say whether it starts a node"), "{}", said(&without));
+}
+
+/// A secret is better in a file of its own, which the replicas that start no node need not have.
+#[test]
+fn the_token_is_in_a_file_or_in_the_environment() {
+    use storage_replica::config::check_token;
+    let dir = tempfile::tempdir().unwrap();
+    let (file, missing) = (dir.path().join("token"), dir.path().join("missing"));
+    std::fs::write(&file, "0123456789abcdef\n").unwrap();
+    let text = |file: &Path| with("").replace("token = \"t\"", &format!("token_file = {file:?}"));
+    let token = |text: &str, variables: &[(&str, &str)]| {
+        let variable = |name: &str| variables.iter().find(|(of, _)| *of == name).map(|(_, value)| (*value).to_owned());
+        let (config, _) = Config::parse(text, Format::Toml, variable).unwrap();
+        config.settings(Some(1)).unwrap().node.unwrap().token
+    };
+    let found = file.to_str().unwrap();
+    let inside = "SNET_STORAGE_TOKEN";
+    for (text, variables, expected) in [
+        (text(&file), vec![], "0123456789abcdef"),
+        (text(&missing), vec![(inside, "of the environment")], "of the environment"),
+        (with(""), vec![("SNET_STORAGE_TOKEN_FILE", found)], "0123456789abcdef"),
+        (with(""), vec![], "t"),
+    ] {
+        assert_eq!(token(&text, &variables).as_str(), expected, "{text}");
+    }
+    assert!(token(&text(&missing), &[]).check().unwrap_err().contains("cannot read"));
+    let both = with("").replace("token = \"t\"", "token = \"t\"\ntoken_file = \"f\"");
+    assert!(said(&both).contains("line 1: there is one token, in `token` or in `token_file`"), "{}", said(&both));
+
+    // What keeps nobody out is not started where others can reach it.
+    let (near, far) = (["http://127.0.0.1:1", "http://localhost:2"], ["http://127.0.0.1:1", "http://10.0.1.1:2"]);
+    for (word, urls, expected) in [
+        ("t", near, None),
+        ("unique-token", near, None),
+        (
+            "t",
+            far,
+            Some("the token has 1 bytes, and 16 are the least, and others can reach http://10.0.1.1:2: draw one"),
+        ),
+        ("unique-token", far, Some("an example that stands in documents")),
+        ("0123456789abcdef", far, None),
+    ] {
+        let urls: Vec<_> = urls.iter().map(|url| url.parse().unwrap()).collect();
+        let refused = check_token(&word.parse().unwrap(), &urls).err();
+        assert_eq!(refused.is_some(), expected.is_some(), "{word}: {refused:?}");
+        assert!(refused.unwrap_or_default().contains(expected.unwrap_or_default()), "{word}");
+    }
+}
+
+/// That others can open a file is told with the command that ends it: of the token's own, and of this one if the token stands in it.
+#[test]
+fn a_token_that_others_can_read_is_warned_of() {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+    let dir = tempfile::tempdir().unwrap();
+    let (file, token) = (dir.path().join("cluster.toml"), dir.path().join("token"));
+    let write = |path: &Path, text: &str, mode: u32| {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let warnings = || {
+        let (_, warnings) = Config::load(&file).unwrap();
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    write(&file, &with(""), 0o600);
+    assert_eq!(warnings(), "");
+    write(&file, &with(""), 0o644);
+    assert!(
+        warnings()
+            .contains(&format!("line 1: the token stands here, and others than its owner can open {}", file.display()))
+    );
+    assert!(warnings().contains(&format!("chmod 600 {}", file.display())), "{}", warnings());
+    write(&token, "0123456789abcdef", 0o600);
+    write(&file, &with("").replace("token = \"t\"", &format!("token_file = {token:?}")), 0o644);
+    assert_eq!(warnings(), "", "there is no secret in it");
+    write(&token, "0123456789abcdef", 0o604);
+    assert!(warnings().contains(&format!("chmod 600 {}", token.display())), "{}", warnings());
 }

@@ -3,15 +3,21 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, RevokedCertParams,
+};
 use tempfile::TempDir;
 
 /// A certificate authority that writes what it signs to files, which are removed with it.
 #[derive(Debug)]
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
+    /// How many certificates it has signed, and lists.
+    signed: AtomicU64,
     dir: TempDir,
 }
 
@@ -24,6 +30,8 @@ pub struct Identity {
     pub key: PathBuf,
     /// Both in one file, as some servers want it.
     pub both: PathBuf,
+    /// The number by which its authority can revoke it.
+    pub serial: u64,
 }
 
 impl Authority {
@@ -38,7 +46,7 @@ impl Authority {
         let issuer = CertifiedIssuer::self_signed(params, key).map_err(io::Error::other)?;
         let dir = tempfile::tempdir()?;
         fs::write(ca(dir.path()), issuer.pem())?;
-        Ok(Self { issuer, dir })
+        Ok(Self { issuer, signed: AtomicU64::new(0), dir })
     }
 
     /// The file with the certificate of this authority, for those who trust it.
@@ -55,12 +63,46 @@ impl Authority {
         self.sign_with(name, |_| {})
     }
 
-    /// The same for a client alone: it makes nobody a server.
+    /// The same for a client alone, with its common name: it makes nobody a server.
     ///
     /// # Errors
     /// As [`Authority::sign`].
     pub fn sign_client(&self, name: &str) -> io::Result<Identity> {
-        self.sign_with(name, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth])
+        self.sign_with(name, |params| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            params.distinguished_name.push(DnType::CommonName, name);
+        })
+    }
+
+    /// Writes a list of what this authority has revoked, all of it, in the place of the file that is there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn revoke(&self, serials: &[u64], file: &Path) -> io::Result<()> {
+        #[expect(clippy::disallowed_methods, reason = "lists are valid by wall clocks")]
+        let now = SystemTime::now();
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: (*serial).into(),
+            revocation_time: now.into(),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: now.into(),
+            next_update: (now + Duration::from_secs(3600)).into(),
+            crl_number: self.number().into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).and_then(|list| list.pem()).map_err(io::Error::other)?;
+        let aside = file.with_extension("new");
+        fs::write(&aside, list)?;
+        fs::rename(aside, file)
+    }
+
+    fn number(&self) -> u64 {
+        self.signed.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// A certificate that was valid until yesterday.
@@ -80,6 +122,8 @@ impl Authority {
     fn sign_with(&self, name: &str, adjust: impl FnOnce(&mut CertificateParams)) -> io::Result<Identity> {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(io::Error::other)?;
+        let serial = self.number();
+        params.serial_number = Some(serial.into());
         adjust(&mut params);
         let cert = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?;
         // A folder of its own: one name can have several.
@@ -89,6 +133,7 @@ impl Authority {
             cert: write("cert.pem", cert.pem())?,
             key: write("key.pem", key.serialize_pem())?,
             both: write("both.pem", cert.pem() + &key.serialize_pem())?,
+            serial,
         })
     }
 }

@@ -1,11 +1,10 @@
-//! Real server clusters, links that break, loads, certificates, histories and a linearizability checker for tests.
+//! Real server clusters, links that break, workloads, certificates, histories and a linearizability checker for tests.
 //! [`history`] records what clients were told, [`checker`] looks for an order that explains it.
 
 #[cfg(feature = "certificates")]
 pub mod certificates;
 pub mod checker;
 pub mod history;
-pub mod load;
 pub mod nemesis;
 #[cfg(feature = "conformance")]
 pub mod outages;

@@ -9,16 +9,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
-use storage_core::{Entry, Error, Key, ReadOptions, Result, Store, StoreExt, Txn, WriteOptions};
+use futures::FutureExt;
+use storage_core::{Entry, Error, Key, ReadOptions, Result, Store, StoreExt, Txn, WatchOptions, WriteOptions};
 use tokio::time::Instant;
 
-use crate::load::{Load, lateness, recovers};
+use crate::history::Outcome;
 use crate::proxy::{LinkFault, Proxy};
 use crate::suite::{self, Backend, follower};
+use crate::workload::{Faults, Open, Register, Run, RunReport, Settings};
 
 /// From when the servers are back until every handle works again.
 pub const RECOVERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long [`recovers`] waits for one answer: a call that went to a server which does not answer must leave time for another.
+const ONE_TRY: Duration = Duration::from_secs(2);
+
+/// Clients that have not got on for so long will not: the slowest election that was seen took half of it.
+const STANDS_STILL: Duration = Duration::from_secs(60);
 
 /// The handles of a test. Each begins at a server of its own choice, so some of them at the one that is struck.
 const HANDLES: usize = 6;
@@ -51,71 +58,82 @@ macro_rules! outage_tests {
     };
 }
 
-/// Each of three servers is killed and started again while handles write, the leader twice; in the end all at once.
+/// Each of three servers is killed and started again while clients work, the leader twice; in the end all at once.
 pub async fn servers_that_are_killed_under_load_lose_nothing<B: Backend>() {
     let servers = B::start(3).await;
-    let handles = open_many(&*servers).await;
-    let load = Load::on(&handles, Duration::from_secs(2));
+    let run = start(&servers, HANDLES, Duration::from_secs(2)).await;
     for victim in [None, Some(0), Some(1), Some(2), None] {
-        load.progress(100).await;
+        get_on(&run).await;
         let victim = match victim {
             Some(place) => place,
             None => servers.leader().await,
         };
         kill(&*servers, victim).await;
         // The others elect a leader, if that was theirs, and go on.
-        load.progress(100).await;
+        get_on(&run).await;
         restart(&*servers).await;
-        all_recover(&handles).await;
+        all_recover(&run).await;
     }
     servers.restart_all().await;
-    all_recover(&handles).await;
-    load.progress(100).await;
-    let ends = load.end().await;
-    ends.check(&open(&*servers).await).await;
-    assert!(!ends.unknown.is_empty(), "no fault struck a write: {} were acknowledged", ends.acknowledged.len());
+    all_recover(&run).await;
+    get_on(&run).await;
+    let report = finish(run).await;
+    assert!(report.unknown > 0, "no fault struck a write: {report}");
 }
 
 /// The only server is killed and started again.
 pub async fn one_server_that_is_killed_under_load_loses_nothing<B: Backend>() {
     let servers = B::start(1).await;
-    let store = open(&*servers).await;
-    let load = Load::start(&store, 8, Duration::from_millis(300));
+    let run = start(&servers, 8, Duration::from_millis(300)).await;
     for _ in 0..3 {
-        load.progress(100).await;
+        get_on(&run).await;
         kill(&*servers, 0).await;
-        load.refusal().await;
+        run.each_is_refused(STANDS_STILL).await.unwrap_or_else(|error| panic!("{error}"));
         restart(&*servers).await;
-        recovers(&store, RECOVERS_WITHIN).await;
+        all_recover(&run).await;
     }
-    load.progress(100).await;
-    let ends = load.end().await;
-    ends.check(&store).await;
-    assert!(!ends.unknown.is_empty() && !ends.unapplied.is_empty(), "no fault struck");
+    get_on(&run).await;
+    let report = finish(run).await;
+    assert!(report.unknown > 0 && report.failed > 0, "no fault struck: {report}");
 }
 
 /// The only server is away for longer than any session lives, while calls go on with deadlines that end before that does.
 pub async fn a_handle_works_again_after_a_long_outage_and_nothing_was_queued<B: Backend>() {
     const OUTAGE: Duration = Duration::from_secs(12);
-    const WRITERS: usize = 4;
+    const CLIENTS: usize = 4;
     let servers = B::start(1).await;
     let store = open(&*servers).await;
-    store.put(&key("a"), "1").await.unwrap_or_else(|error| panic!("{error}"));
+    put_known(&store, "a").await;
+    let run = start(&servers, CLIENTS, Duration::from_millis(200)).await;
+    get_on(&run).await;
+    let (unknown_before, failed_before) = unanswered(&run);
     kill(&*servers, 0).await;
-    let load = Load::start(&store, WRITERS, Duration::from_millis(200));
-    let began = Instant::now();
+    run.each_is_refused(STANDS_STILL).await.unwrap_or_else(|error| panic!("{error}"));
+    let (answered, began) = (run.answered(), Instant::now());
     while began.elapsed() < OUTAGE {
         let read = store.get(&key("a"), ReadOptions::default().timeout(Duration::from_millis(200))).await;
         assert!(matches!(read, Err(Error::Unavailable { .. })), "{read:?}");
     }
-    let ends = load.end().await;
-    restart(&*servers).await;
-    recovers(&store, RECOVERS_WITHIN).await;
-    ends.check(&store).await;
-    assert!(ends.acknowledged.is_empty(), "acknowledged by nobody: {:?}", ends.acknowledged);
+    assert_eq!(run.answered(), answered, "answered by nobody");
+    // Before it is back: a server that starts takes connections for a while, and answers too late or not at all.
+    let (unknown, failed) = unanswered(&run);
+    let (unknown, failed) = (unknown - unknown_before, failed - failed_before);
     // Those that met the end of their connections.
-    assert!(ends.unknown.len() <= 2 * WRITERS, "without a connection a write is unapplied: {:?}", ends.unknown);
-    assert!(ends.unapplied.len() > 50, "{} calls in {OUTAGE:?}", ends.unapplied.len());
+    assert!(unknown <= 2 * CLIENTS, "without a connection a write is not applied: {unknown} unknown, {failed} failed");
+    assert!(failed > 50, "{failed} calls failed in {OUTAGE:?}");
+    restart(&*servers).await;
+    all_recover(&run).await;
+    recovers(&store, RECOVERS_WITHIN).await;
+    // What was refused and done later all the same would stand in the way of an order of the history.
+    finish(run).await;
+}
+
+/// How many calls have ended so far with an unknown outcome, and how many that are certainly not done.
+fn unanswered(run: &Run) -> (usize, usize) {
+    let history = run.history();
+    let ended = || history.operations().iter().filter(|operation| operation.end.is_some());
+    let count = |outcome| ended().filter(|operation| operation.outcome == outcome).count();
+    (count(Outcome::Unknown), count(Outcome::Failed))
 }
 
 /// A handle loses at most the call that meets the end of its connection.
@@ -213,6 +231,35 @@ pub async fn a_write_whose_reply_is_lost_is_unknown_and_applied<B: Backend>() {
 
 type Handle = Arc<dyn Store>;
 
+/// Clients that read, write and delete the same keys, each on a handle of its own.
+async fn start<B: Backend>(servers: &Arc<B>, clients: usize, timeout: Duration) -> Run {
+    let servers = Arc::clone(servers);
+    let open: Open = Arc::new(move |_| {
+        let servers = Arc::clone(&servers);
+        async move { servers.open_at(servers.endpoints()).await }.boxed()
+    });
+    let mut settings = Settings::default().clients(clients).seed(fastrand::u64(..));
+    settings.timeout = timeout;
+    let run = Run::start(Arc::new(Register::default()), &open, &settings).await;
+    run.unwrap_or_else(|error| panic!("clients cannot begin: {error}"))
+}
+
+async fn get_on(run: &Run) {
+    run.progress(100, STANDS_STILL).await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+async fn all_recover(run: &Run) {
+    run.each_is_answered(RECOVERS_WITHIN).await.unwrap_or_else(|error| panic!("not back: {error}"));
+}
+
+/// Ends the clients; what they were told must be explained by an order.
+async fn finish(run: Run) -> RunReport {
+    let report = run.finish(Faults::default()).await.unwrap_or_else(|error| panic!("{error}"));
+    println!("{report}");
+    assert!(!report.is_violated() && report.linearizability.is_linearizable(), "{report}");
+    report
+}
+
 async fn open(servers: &impl Backend) -> Handle {
     opened(servers.open_at(servers.endpoints()).await)
 }
@@ -249,12 +296,45 @@ async fn restart(servers: &impl Backend) {
     servers.cluster().lock().await.restart_all().await.unwrap_or_else(|error| panic!("{error}"));
 }
 
-async fn all_recover(handles: &[Handle]) {
-    join_all(handles.iter().map(|store| recovers(store, RECOVERS_WITHIN))).await;
-}
-
 async fn put_known(store: &Handle, name: &str) {
     store.put(&key(name), "1").await.unwrap_or_else(|error| panic!("{name}: {error}"));
+}
+
+/// Waits until a write and a read of this handle succeed, at the longest so long from now.
+pub async fn recovers(store: &impl Store, within: Duration) {
+    let (began, key) = (Instant::now(), key("recovered"));
+    let (read, write) = (ReadOptions::default().timeout(ONE_TRY), WriteOptions::default().timeout(ONE_TRY));
+    let again = |error: Error| match error {
+        Error::UnknownOutcome { .. } | Error::Unavailable { .. } | Error::Throttled { .. } => {
+            assert!(began.elapsed() < within, "not back {within:?} after the servers are: {error}");
+        }
+        error => panic!("{error}"),
+    };
+    while let Err(error) = store.commit(Txn::new().put(key.clone(), "1"), write).await {
+        again(error);
+    }
+    while let Err(error) = store.get(&key, read).await {
+        again(error);
+    }
+    assert!(began.elapsed() < within, "back only after {:?}", began.elapsed());
+}
+
+/// Makes every kind of call with this deadline on a store without servers; returns by how much the latest was late.
+async fn lateness(store: &impl Store, timeout: Duration) -> Duration {
+    let (read, write) = (ReadOptions::default().timeout(timeout), WriteOptions::default().timeout(timeout));
+    let (a, b) = (key("a"), key("b"));
+    let began = Instant::now();
+    let answer = store.get(&a, read).await;
+    assert!(matches!(answer, Err(Error::Unavailable { .. })), "{answer:?}");
+    let first = began.elapsed();
+    let began = Instant::now();
+    let answer = store.commit(Txn::new().put(b, "1"), write).await;
+    assert!(matches!(answer, Err(Error::Unavailable { .. } | Error::UnknownOutcome { .. })), "{answer:?}");
+    let second = began.elapsed();
+    let began = Instant::now();
+    let answer = store.watch(b"", WatchOptions { timeout, ..WatchOptions::default() }).await.map(|_| ());
+    assert!(matches!(answer, Err(Error::Unavailable { .. })), "{answer:?}");
+    first.max(second).max(began.elapsed()).saturating_sub(timeout)
 }
 
 /// A read as often as it takes until servers answer.

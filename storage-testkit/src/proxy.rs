@@ -8,9 +8,8 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -28,26 +27,14 @@ pub enum LinkFault {
     /// Nothing: everything is passed on.
     #[default]
     None,
-    /// Each piece of up to 64 KiB waits for this long, in both directions, one after the other.
-    Delay(Duration),
     /// Nothing arrives in either direction, and nobody is told. As over a network that was cut, what was sent meanwhile
     /// arrives when the fault is over.
     Blackhole,
     /// Requests arrive and are served, their replies never arrive: the caller cannot know whether it was done.
     /// Connections are cut when this is over, since bytes of theirs are lost.
     LoseReplies,
-    /// The client sees the end of the stream at once, while what it sends is still passed on. Connections are cut when this
-    /// is over.
-    HalfClose,
     /// New connections are refused, and those that exist are cut: what a client sees of a server that was killed.
     Refuse,
-}
-
-impl LinkFault {
-    /// Whether a connection that went through this can be used afterwards.
-    fn spoils(self) -> bool {
-        matches!(self, Self::LoseReplies | Self::HalfClose)
-    }
 }
 
 /// A TCP link to one server, with a fault that can be changed at any time. Dropping it cuts all connections.
@@ -97,7 +84,7 @@ impl Proxy {
     /// byte goes through any more that the new fault would not let through, even if it was read before.
     pub async fn set(&self, fault: LinkFault) {
         self.change(|link| {
-            if fault != link.fault && (link.fault.spoils() || fault == LinkFault::Refuse) {
+            if fault != link.fault && (link.fault == LinkFault::LoseReplies || fault == LinkFault::Refuse) {
                 link.cuts += 1;
             }
             link.fault = fault;
@@ -205,26 +192,18 @@ async fn requests(mut from: ReadHalf<'_>, mut to: Gate<'_>) {
 
 async fn replies(mut from: ReadHalf<'_>, mut to: Gate<'_>) {
     let mut buffer = vec![0; PIECE];
-    let mut half_closed = false;
-    loop {
-        let mut closes = to.link.clone();
-        let read = tokio::select! {
-            read = from.read(&mut buffer) => Some(read),
-            () = until(&mut closes, |link| link.fault == LinkFault::HalfClose), if !half_closed => None,
-        };
-        let Some(read) = read else {
-            half_closed = true;
-            let _ = to.to.shutdown().await;
-            continue;
-        };
-        let Ok(length @ 1..) = read else { break };
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
         let Some(piece) = buffer.get(..length) else { return };
-        if !half_closed && to.pass(piece, LinkFault::spoils).await.is_err() {
+        if to.pass(piece, is_lost).await.is_err() {
             return;
         }
     }
     // The end of the stream is a reply too: a lost one stays away until the connection is cut.
-    to.end(|fault| fault == LinkFault::LoseReplies).await;
+    to.end(is_lost).await;
+}
+
+fn is_lost(fault: LinkFault) -> bool {
+    fault == LinkFault::LoseReplies
 }
 
 /// One direction of a connection: what goes through here goes through under the fault that there is at that moment.
@@ -237,9 +216,8 @@ struct Gate<'a> {
 impl Gate<'_> {
     /// Passes a piece on when the link does, unless it is `lost` under the fault that there is then.
     async fn pass(&mut self, mut piece: &[u8], lost: impl Fn(LinkFault) -> bool) -> io::Result<()> {
-        let mut waited = Duration::ZERO;
         while !piece.is_empty() {
-            let fault = self.passable(&mut waited).await;
+            let fault = self.passable().await;
             if lost(fault) {
                 return Ok(());
             }
@@ -252,9 +230,8 @@ impl Gate<'_> {
 
     /// Passes the end of the stream on when the link does; stays while it is `lost`.
     async fn end(&mut self, lost: impl Fn(LinkFault) -> bool) {
-        let mut waited = Duration::ZERO;
         loop {
-            let fault = self.passable(&mut waited).await;
+            let fault = self.passable().await;
             if lost(fault) {
                 std::future::pending::<()>().await;
             }
@@ -264,20 +241,15 @@ impl Gate<'_> {
         }
     }
 
-    /// Waits while the link passes nothing on, then for its delay, less what was `waited` already; returns the fault there is.
-    async fn passable(&mut self, waited: &mut Duration) -> LinkFault {
+    /// Waits while the link passes nothing on; returns the fault there is.
+    async fn passable(&mut self) -> LinkFault {
+        let born = self.born;
         loop {
-            let born = self.born;
             until(&mut self.link, |link| link.fault != LinkFault::Blackhole && link.cuts == born).await;
             let fault = self.link.borrow().fault;
-            match fault {
-                LinkFault::Delay(delay) if *waited < delay => {
-                    tokio::time::sleep(delay.saturating_sub(*waited)).await;
-                    *waited = delay;
-                }
-                // It may have changed between the two looks.
-                LinkFault::Blackhole => {}
-                _ => return fault,
+            // It may have changed between the two looks.
+            if fault != LinkFault::Blackhole {
+                return fault;
             }
         }
     }
@@ -313,6 +285,8 @@ async fn until(link: &mut watch::Receiver<Link>, holds: impl FnMut(&Link) -> boo
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// Long enough to believe that something does not happen.
@@ -334,7 +308,7 @@ mod tests {
                 room += written;
             }
             let mut gate = Gate { to, link, born: 0 };
-            let mut passing = Box::pin(gate.pass(b"late", LinkFault::spoils));
+            let mut passing = Box::pin(gate.pass(b"late", is_lost));
             assert!(poll_fn(|context| Poll::Ready(passing.as_mut().poll(context).is_pending())).await);
 
             wanted.send_modify(|link| *link = Link { fault, cuts, change: 1 });

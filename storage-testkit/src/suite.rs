@@ -11,13 +11,44 @@ use std::time::Duration;
 use async_trait::async_trait;
 use storage_core::conformance::{FaultError, FaultResult, Faults, Harness, Injected, Namespace, Servers};
 use storage_core::{Key, Prefixed, ReadOptions, Result, Store};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::server::Cluster;
+use crate::server::{Cluster, ClusterOptions, ServerSpec};
 
 /// How long servers may take to come back after a fault.
 pub const RECOVERY: Duration = Duration::from_secs(30);
+
+/// A server that is asked about itself answers within this time, or is asked again: one that hangs never does.
+const TELLS_WITHIN: Duration = Duration::from_millis(500);
+
+/// Where the links between servers run that a test can cut: they outlive the runtime of the test that happened to open them.
+pub static LINKS: LazyLock<Runtime> = LazyLock::new(|| {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.unwrap_or_else(|error| panic!("{error}"))
+});
+
+/// The processes of some servers, and where clients reach them.
+#[derive(Debug)]
+pub struct Processes {
+    cluster: Mutex<Cluster>,
+    endpoints: Vec<String>,
+}
+
+impl Processes {
+    /// Starts so many servers, or fails the test with what is missing.
+    pub async fn start(spec: ServerSpec, nodes: usize) -> Self {
+        let cluster = Cluster::start(spec, nodes, ClusterOptions::default()).await;
+        let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
+        Self { endpoints: cluster.client_urls(), cluster: Mutex::new(cluster) }
+    }
+}
+
+/// What a server says of itself. `None`: nothing, or not in time.
+pub async fn told<T>(asked: impl Future<Output = Option<T>>) -> Option<T> {
+    tokio::time::timeout(TELLS_WITHIN, asked).await.ok().flatten()
+}
 
 /// Real servers of one backend, and what only that backend knows of them.
 #[async_trait]
@@ -28,11 +59,18 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Starts so many servers, or fails the test with what is missing.
     async fn start(nodes: usize) -> Arc<Self>;
 
-    /// Their processes.
-    fn cluster(&self) -> &Mutex<Cluster>;
+    /// What runs.
+    fn processes(&self) -> &Processes;
+
+    /// Their processes, to be killed and paused.
+    fn cluster(&self) -> &Mutex<Cluster> {
+        &self.processes().cluster
+    }
 
     /// Where clients reach them, in the order of their places.
-    fn endpoints(&self) -> &[String];
+    fn endpoints(&self) -> &[String] {
+        &self.processes().endpoints
+    }
 
     /// How many there are.
     fn nodes(&self) -> usize {
@@ -205,6 +243,7 @@ async fn shared<B: Backend>(nodes: usize) -> Arc<B> {
     }
     let servers = B::start(nodes).await;
     let any: Arc<dyn Any + Send + Sync> = Arc::clone(&servers) as _;
+    // Held weakly: servers end with the last test that uses them, since nothing runs at the end of a test program.
     shared.insert(place, Arc::downgrade(&any));
     servers
 }

@@ -120,8 +120,8 @@ fn nothing_runs_any_more_when_a_pause_has_returned() {
             for thread in 0..THREADS {
                 let notes = &notes;
                 scope.spawn(move || {
-                    for turn in 0_u64.. {
-                        notes.write_all_at(&turn.to_le_bytes(), thread * 8).unwrap();
+                    for round in 0_u64.. {
+                        notes.write_all_at(&round.to_le_bytes(), thread * 8).unwrap();
                     }
                 });
             }

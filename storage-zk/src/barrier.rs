@@ -62,6 +62,7 @@ impl Barriers {
     pub(crate) async fn join(&self, deadline: Deadline) -> Result<(Client, Barrier)> {
         // For its errors, and so that nobody waits behind a barrier that cannot be sent.
         self.session.client(deadline).await?;
+        // Joined now, never earlier: a barrier that was sent before this read began says nothing about what was committed since.
         let mut phase = self.enqueue();
         let sent = deadline.reading(phase.wait_for(|phase| !matches!(phase, Phase::Waiting))).await?;
         let client = match sent.as_deref() {
@@ -108,6 +109,7 @@ async fn run(session: Arc<Session>, reads: Reads, node: Arc<str>, queue: Arc<Mut
     loop {
         let publish = {
             let mut queue = queue.lock();
+            // Before it is sent: whoever comes from here on waits for another one.
             queue.next = None;
             let Some(publish) = queue.publish.take() else {
                 queue.running = false;
@@ -132,20 +134,21 @@ async fn send(client: &Client, reads: Reads, node: &str, publish: &watch::Sender
     match reads {
         Reads::Quorum => {
             let mut multi = client.new_multi_writer();
+            // A transaction of one check changes nothing and yet goes through the log of a majority. `sync` does not: see the head of this file.
             multi.add_check_version(node, 0).map_err(error::read_error)?;
             let passed = multi.commit();
             sent();
-            error::committed(passed.await)?.map(drop).map_err(|_| moved(node))
+            error::committed(passed.await)?.map(drop).map_err(|_| node_changed(node))
         }
         Reads::Sync => {
             let passed = client.sync(node);
             sent();
-            error::read(passed.await)?.map_err(|_| moved(node))
+            error::read(passed.await)?.map_err(|_| node_changed(node))
         }
     }
 }
 
-fn moved(node: &str) -> Error {
+fn node_changed(node: &str) -> Error {
     Error::unavailable(format!("the node {node} was changed or removed while the store was open"))
 }
 

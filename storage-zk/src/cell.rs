@@ -26,12 +26,12 @@ pub(crate) enum Cell {
 
 impl Cell {
     /// The data of a node for a value that a caller writes.
-    pub(crate) fn written(value: &[u8]) -> Vec<u8> {
+    pub(crate) fn encode_written(value: &[u8]) -> Vec<u8> {
         [&[WRITTEN], value].concat()
     }
 
     /// The data of a node for a value that is moved, and keeps its version.
-    pub(crate) fn moved(version: Version, value: &[u8]) -> Vec<u8> {
+    pub(crate) fn encode_moved(version: Version, value: &[u8]) -> Vec<u8> {
         [&[MOVED], &version.to_bytes()[..], value].concat()
     }
 
@@ -94,10 +94,10 @@ mod tests {
         let version = Stamp { generation: 3, tag: 4, count: 5 }.to_version();
         for (data, cell) in [
             (TOMBSTONE.to_vec(), Cell::Tombstone),
-            (Cell::written(b""), Cell::Live { inherited: None, value: Bytes::new() }),
-            (Cell::written(b"v"), Cell::Live { inherited: None, value: "v".into() }),
-            (Cell::moved(version, b""), Cell::Live { inherited: Some(version), value: Bytes::new() }),
-            (Cell::moved(version, b"v"), Cell::Live { inherited: Some(version), value: "v".into() }),
+            (Cell::encode_written(b""), Cell::Live { inherited: None, value: Bytes::new() }),
+            (Cell::encode_written(b"v"), Cell::Live { inherited: None, value: "v".into() }),
+            (Cell::encode_moved(version, b""), Cell::Live { inherited: Some(version), value: Bytes::new() }),
+            (Cell::encode_moved(version, b"v"), Cell::Live { inherited: Some(version), value: "v".into() }),
         ] {
             assert_eq!(Cell::parse("/p", data).unwrap(), cell);
         }

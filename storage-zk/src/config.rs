@@ -1,11 +1,15 @@
-use std::{fmt, str::FromStr, time::Duration};
+//! From a URL to the configuration of a store on ZooKeeper.
+//!
+//! Everything is checked here: what is built is usable, but for certificates, which are read when the store is opened.
+//! The password is never printed.
 
-pub use storage_core::server_url::TlsConfig;
+use std::time::Duration;
+
+pub use storage_core::servers::TlsConfig;
 use storage_core::{
     Error, Result,
-    server_url::{Dialect, ServerUrl},
+    servers::{Dialect, Secret, ServerUrl, read_from_urls},
 };
-use url::Url;
 
 /// The schemes of URLs of this backend: in the clear, and with TLS (cargo feature `tls`, `zk-tls` in the facade).
 pub const SCHEMES: &[&str] = &["zk", "zks"];
@@ -46,10 +50,10 @@ const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(5);
 /// assert_eq!(config.root(), "/mainnet");
 /// # Ok::<(), storage_core::Error>(())
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ZkConfig {
     endpoints: Vec<String>,
-    credentials: Option<(String, String)>,
+    credentials: Option<(String, Secret)>,
     tls: Option<TlsConfig>,
     root: String,
     reads: Reads,
@@ -108,7 +112,7 @@ impl ZkConfig {
     /// This configuration, logging in as `user`, for whom alone the nodes of the store then are.
     #[must_use]
     pub fn with_credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.credentials = Some((user.into(), password.into()));
+        self.credentials = Some((user.into(), Secret::from(password.into())));
         self
     }
 
@@ -142,13 +146,6 @@ impl ZkConfig {
         Ok(self)
     }
 
-    /// This configuration, with linearizable reads made like this.
-    #[must_use]
-    pub fn with_reads(mut self, reads: Reads) -> Self {
-        self.reads = reads;
-        self
-    }
-
     /// This configuration with this session timeout.
     #[must_use]
     pub fn with_session_timeout(mut self, timeout: Duration) -> Self {
@@ -172,7 +169,7 @@ impl ZkConfig {
         &self.root
     }
 
-    pub(crate) fn credentials(&self) -> Option<&(String, String)> {
+    pub(crate) fn credentials(&self) -> Option<&(String, Secret)> {
         self.credentials.as_ref()
     }
 
@@ -189,35 +186,7 @@ impl ZkConfig {
     }
 }
 
-/// Without the password.
-impl fmt::Debug for ZkConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ZkConfig")
-            .field("endpoints", &self.endpoints)
-            .field("user", &self.credentials.as_ref().map(|(user, _)| user))
-            .field("tls", &self.tls)
-            .field("root", &self.root)
-            .field("reads", &self.reads)
-            .field("session_timeout", &self.session_timeout)
-            .finish()
-    }
-}
-
-impl FromStr for ZkConfig {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Self::of(DIALECT.parse(text)?)
-    }
-}
-
-impl TryFrom<&Url> for ZkConfig {
-    type Error = Error;
-
-    fn try_from(url: &Url) -> Result<Self> {
-        Self::of(DIALECT.read(url)?)
-    }
-}
+read_from_urls!(ZkConfig, DIALECT);
 
 fn invalid(reason: impl Into<String>) -> Error {
     Error::invalid_argument(reason)
@@ -234,8 +203,9 @@ mod tests {
         let config: ZkConfig = text.parse().unwrap();
         let tls = TlsConfig { ca: "/c".into(), identity: Some(("/d".into(), "/e".into())) };
         let expected = ZkConfig::new(["a:2181", "c:1", "b:2182"]).unwrap().with_credentials("al@ice", "se:cret");
-        let expected = expected.with_tls(tls).with_root("/x/y").unwrap().with_reads(Reads::Sync);
-        assert_eq!(config, expected.with_session_timeout(Duration::from_millis(800)));
+        let expected = expected.with_tls(tls).with_root("/x/y").unwrap();
+        let expected = expected.with_session_timeout(Duration::from_millis(800));
+        assert_eq!(config, ZkConfig { reads: Reads::Sync, ..expected });
         assert!(!format!("{config:?}").contains("cret"));
     }
 

@@ -106,15 +106,18 @@ impl Layout {
     }
 
     /// What this handle knows of a bucket.
+    #[expect(clippy::expect_used, reason = "`bucket_of` gives no other")]
     pub(crate) fn bucket(&self, bucket: usize) -> Bucket {
-        self.buckets.lock().get(bucket).copied().unwrap_or(Bucket::FIRST)
+        *self.buckets.lock().get(bucket).expect("a bucket is below BUCKETS")
     }
 
     /// Remembers what was read of a bucket, if it is news: an answer may have been overtaken by a later one.
+    #[expect(clippy::expect_used, reason = "`bucket_of` gives no other")]
     pub(crate) fn learn(&self, bucket: usize, news: Bucket) {
-        if let Some(known) = self.buckets.lock().get_mut(bucket)
-            && (news.open, !news.draining) > (known.open, !known.draining)
-        {
+        let mut buckets = self.buckets.lock();
+        let known = buckets.get_mut(bucket).expect("a bucket is below BUCKETS");
+        // Draining comes before drained within a generation.
+        if (news.open, !news.draining) > (known.open, !known.draining) {
             *known = news;
         }
     }

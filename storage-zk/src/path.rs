@@ -15,7 +15,7 @@ pub(crate) fn bucket_of(key: &[u8]) -> usize {
     for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
         hash = (hash ^ hash >> 33).wrapping_mul(factor);
     }
-    usize::try_from(hash >> 33).unwrap_or_default() % BUCKETS
+    (hash >> 33) as usize % BUCKETS
 }
 
 /// The start of an FNV-1a hash. <https://datatracker.ietf.org/doc/draft-eastlake-fnv/>

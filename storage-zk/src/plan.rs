@@ -5,8 +5,8 @@ use storage_core::{Expected, Guard, Key, Op, Txn};
 use crate::{
     cell::{Cell, TOMBSTONE},
     layout::Layout,
+    node::Snapshot,
     path::bucket_of,
-    read::Snapshot,
 };
 
 /// One operation of ZooKeeper.
@@ -38,7 +38,7 @@ pub(crate) struct Plan {
 }
 
 /// Where the node of a key has to be for the transaction to be applied.
-enum Place {
+enum Location {
     /// Here, with this dataVersion; `None`: any.
     At { generation: u32, count: Option<i32> },
     /// Nowhere. The node would be created in this generation, while the bucket's state has this dataVersion.
@@ -55,11 +55,15 @@ impl Plan {
                 // The version itself tells where the node is. -1 would mean any version to ZooKeeper.
                 Some(Expected::Version(version)) => {
                     let stamp = layout.stamp_of(key, *version).filter(|stamp| stamp.count != -1)?;
-                    Some(Place::At { generation: stamp.generation, count: Some(stamp.count) })
+                    Some(Location::At { generation: stamp.generation, count: Some(stamp.count) })
                 }
+                // While a bucket is drained, a key may be in either generation: a guess would be wrong half of the time.
                 _ if bucket.draining => None,
-                Some(Expected::Absent) => Some(Place::Nowhere { generation: bucket.open, bucket_count: bucket.count }),
-                None | Some(Expected::Any) => Some(Place::At { generation: bucket.open, count: None }),
+                // The dataVersion of the bucket is checked with it, so that no node is created in a generation that was closed meanwhile.
+                Some(Expected::Absent) => {
+                    Some(Location::Nowhere { generation: bucket.open, bucket_count: bucket.count })
+                }
+                None | Some(Expected::Any) => Some(Location::At { generation: bucket.open, count: None }),
                 Some(_) => None,
             }
         })
@@ -70,27 +74,27 @@ impl Plan {
     pub(crate) fn exact(layout: &Layout, txn: &Txn, snapshot: &Snapshot) -> Option<Self> {
         Self::make(layout, txn, |key, expected| {
             let guarded = !matches!(expected, None | Some(Expected::Any));
-            Some(match snapshot.slot(key) {
-                Some(slot) if guarded && slot.count == -1 => return None,
-                Some(slot) => Place::At { generation: slot.generation, count: guarded.then_some(slot.count) },
+            Some(match snapshot.node(key) {
+                Some(node) if guarded && node.count == -1 => return None,
+                Some(node) => Location::At { generation: node.generation, count: guarded.then_some(node.count) },
                 None => {
                     let bucket = snapshot.bucket(bucket_of(key.as_bytes()))?;
-                    Place::Nowhere { generation: bucket.open, bucket_count: bucket.count }
+                    Location::Nowhere { generation: bucket.open, bucket_count: bucket.count }
                 }
             })
         })
     }
 
-    fn make(layout: &Layout, txn: &Txn, place: impl Fn(&Key, Option<&Expected>) -> Option<Place>) -> Option<Self> {
+    fn make(layout: &Layout, txn: &Txn, locate: impl Fn(&Key, Option<&Expected>) -> Option<Location>) -> Option<Self> {
         let mut plan = Self { puts: vec![None; txn.ops.len()], ..Self::default() };
         for (index, guard) in txn.guards.iter().enumerate() {
             let op = txn.ops.iter().enumerate().find(|(_, op)| *op.key() == guard.key);
-            plan.add(layout, place(&guard.key, Some(&guard.expected))?, &guard.key, Some((index, guard)), op);
+            plan.add(layout, locate(&guard.key, Some(&guard.expected))?, &guard.key, Some((index, guard)), op);
         }
         for op in txn.ops.iter().enumerate() {
             let key = op.1.key();
             if !txn.guards.iter().any(|guard| guard.key == *key) {
-                plan.add(layout, place(key, None)?, key, None, Some(op));
+                plan.add(layout, locate(key, None)?, key, None, Some(op));
             }
         }
         Some(plan)
@@ -99,7 +103,7 @@ impl Plan {
     fn add(
         &mut self,
         layout: &Layout,
-        place: Place,
+        location: Location,
         key: &Key,
         guard: Option<(usize, &Guard)>,
         op: Option<(usize, &Op)>,
@@ -107,31 +111,34 @@ impl Plan {
         let bucket = bucket_of(key.as_bytes());
         let asks = guard.is_some_and(|(_, guard)| guard.expected != Expected::Any);
         let blame = guard.filter(|(_, guard)| matches!(guard.expected, Expected::Version(_))).map(|(index, _)| index);
-        if let (Some((_, Op::Delete { .. })), Place::At { .. }) = (op, &place) {
+        if let (Some((_, Op::Delete { .. })), Location::At { .. }) = (op, &location) {
             self.tombstones.push(bucket);
         }
-        match (place, op) {
-            (Place::At { generation, count }, Some((index, Op::Put { value, .. }))) => {
+        match (location, op) {
+            (Location::At { generation, count }, Some((index, Op::Put { value, .. }))) => {
                 self.puts_at(index, generation);
                 self.push(
                     blame,
-                    Step::Set { path: layout.node_path(key, generation), data: Cell::written(value), count },
+                    Step::Set { path: layout.node_path(key, generation), data: Cell::encode_written(value), count },
                 );
             }
-            (Place::At { generation, count }, Some((_, Op::Delete { .. }))) => {
+            (Location::At { generation, count }, Some((_, Op::Delete { .. }))) => {
                 let data = TOMBSTONE.to_vec();
                 self.push(blame, Step::Set { path: layout.node_path(key, generation), data, count });
             }
-            (Place::At { generation, count: Some(count) }, None) => {
+            (Location::At { generation, count: Some(count) }, None) => {
                 self.push(blame, Step::Check { path: layout.node_path(key, generation), count });
             }
-            (Place::Nowhere { generation, bucket_count }, Some((index, Op::Put { value, .. }))) => {
+            (Location::Nowhere { generation, bucket_count }, Some((index, Op::Put { value, .. }))) => {
                 self.check_bucket(layout, bucket, bucket_count);
                 self.puts_at(index, generation);
-                self.push(None, Step::Create { path: layout.node_path(key, generation), data: Cell::written(value) });
+                self.push(
+                    None,
+                    Step::Create { path: layout.node_path(key, generation), data: Cell::encode_written(value) },
+                );
             }
             // That there is no node can only be checked by creating it. Nobody can have seen it when it is gone again.
-            (Place::Nowhere { generation, bucket_count }, op) if asks || op.is_some() => {
+            (Location::Nowhere { generation, bucket_count }, op) if asks || op.is_some() => {
                 self.check_bucket(layout, bucket, bucket_count);
                 let path = layout.node_path(key, generation);
                 self.push(None, Step::Create { path: path.clone(), data: TOMBSTONE.to_vec() });
@@ -141,11 +148,10 @@ impl Plan {
         }
     }
 
+    #[expect(clippy::expect_used, reason = "they are made with the operations")]
     fn puts_at(&mut self, op: usize, generation: u32) {
         let step = self.steps.len();
-        if let Some(put) = self.puts.get_mut(op) {
-            *put = Some((step, generation));
-        }
+        *self.puts.get_mut(op).expect("each operation of the transaction has a place") = Some((step, generation));
     }
 
     fn check_bucket(&mut self, layout: &Layout, bucket: usize, count: i32) {

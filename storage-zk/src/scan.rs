@@ -7,15 +7,14 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, collections::HashMap, sync::Arc};
 
-use parking_lot::Mutex;
 use storage_core::{Deadline, Entry, Error, Key, Page, Result, ScanOptions};
 use zookeeper_client::MultiReadResult;
 
 use crate::{
     error,
-    path::{BUCKETS, parse_node_name},
-    read::{Slot, data, gone, unexpected},
-    store::Inner,
+    handle::Handle,
+    listing::Listing,
+    node::{Node, data, gone, unexpected},
 };
 
 /// A page has about so many bytes of values: a few milliseconds of a server's time.
@@ -24,46 +23,11 @@ const PAGE_BYTES: usize = 1024 * 1024;
 /// The request for a page has at most so many bytes of paths: half of what a server accepts.
 const REQUEST_BYTES: usize = 512 * 1024;
 
-/// The first page of a handle is made as if values had this size; the later ones know better.
-const FIRST_GUESS_BYTES: usize = 16 * 1024;
-
 /// The fewest entries that a page asks for, however large the last ones were: of the largest values they have 8 MiB.
 const MIN_ENTRIES: usize = 16;
 
 /// How often a page is tried while keys are created right at its beginning.
 const MAX_ROUNDS: usize = 64;
-
-/// The most names that a handle keeps between pages, some tens of megabytes; beyond, each page lists again.
-const MAX_CACHED_NAMES: usize = 500_000;
-
-/// What a handle remembers of its scans.
-#[derive(Debug)]
-pub(crate) struct Listings {
-    known: Mutex<Vec<Option<Arc<Listing>>>>,
-    entry_bytes: Mutex<usize>,
-}
-
-impl Default for Listings {
-    fn default() -> Self {
-        Self { known: Mutex::new(vec![None; BUCKETS]), entry_bytes: Mutex::new(FIRST_GUESS_BYTES) }
-    }
-}
-
-/// The nodes of a bucket.
-#[derive(Debug)]
-struct Listing {
-    pzxid: i64,
-    /// Keys in order, with the generation of their node.
-    names: Vec<(Key, u32)>,
-}
-
-impl Listing {
-    fn new(pzxid: i64, children: &[String]) -> Self {
-        let mut names: Vec<_> = children.iter().filter_map(|name| parse_node_name(name)).collect();
-        names.sort_unstable();
-        Self { pzxid, names }
-    }
-}
 
 /// Which keys a page is about.
 struct Range<'a> {
@@ -126,28 +90,29 @@ impl Ord for Head<'_> {
 /// One look: listings and entries of one point in time.
 struct Look {
     listings: Vec<Option<Arc<Listing>>>,
-    slots: HashMap<Key, Slot>,
+    nodes: HashMap<Key, Node>,
 }
 
-impl Inner {
+impl Handle {
     /// One page, at one point in time.
     pub(crate) async fn page(&self, prefix: &[u8], options: &ScanOptions) -> Result<Page> {
         let deadline = Deadline::after(options.read.timeout);
         let mut range = Range { prefix, after: options.after.clone() };
-        let mut listings = self.listings.known.lock().clone();
+        let mut listings = self.listings.known();
         for _ in 0..MAX_ROUNDS {
             let wanted = self.wanted(&range, &listings, options.limit);
             let look = self.look(&listings, &wanted, options, deadline).await?;
             listings = look.listings;
             let Some(complete) = listings.iter().cloned().collect::<Option<Vec<_>>>() else { continue };
-            let page = cut(&range, &complete, &look.slots);
-            self.remember(&listings, &page);
+            let page = cut(&range, &complete, &look.nodes);
+            self.listings.remember(&listings, &page);
             match page {
                 // Only tombstones: look on behind them.
                 Page { entries, next: Some(next), .. } if entries.is_empty() => range.after = Some(next),
-                page if page.entries.is_empty() && !wanted.is_empty() && look.slots.is_empty() => {}
+                // Everything that was wanted is gone: the listings are news, so look again.
+                page if page.entries.is_empty() && !wanted.is_empty() && look.nodes.is_empty() => {}
                 page if page.entries.is_empty()
-                    && range.merge(&complete).next().is_some_and(|(key, _)| !look.slots.contains_key(key)) => {}
+                    && range.merge(&complete).next().is_some_and(|(key, _)| !look.nodes.contains_key(key)) => {}
                 page => return Ok(page),
             }
         }
@@ -161,7 +126,7 @@ impl Inner {
     /// The names that the next look reads, as many as one answer should have.
     fn wanted(&self, range: &Range<'_>, listings: &[Option<Arc<Listing>>], limit: usize) -> Vec<(Key, u32)> {
         let Some(complete) = listings.iter().cloned().collect::<Option<Vec<_>>>() else { return Vec::new() };
-        let entries = (PAGE_BYTES / *self.listings.entry_bytes.lock()).max(MIN_ENTRIES).min(limit);
+        let entries = (PAGE_BYTES / self.listings.entry_bytes()).max(MIN_ENTRIES).min(limit);
         let mut request = 0;
         let fits = |(key, generation): &&(Key, u32)| {
             request += self.layout.node_path(key, *generation).len();
@@ -204,35 +169,24 @@ impl Inner {
                 },
             });
         }
-        let mut slots = HashMap::with_capacity(wanted.len());
+        let mut nodes = HashMap::with_capacity(wanted.len());
         for (key, generation) in wanted {
             if let Some((data, stat)) = data(results.next())? {
-                slots.insert(key.clone(), Slot::parse(&self.layout, key, *generation, data, &stat)?);
+                nodes.insert(key.clone(), Node::parse(&self.layout, key, *generation, data, &stat)?);
             }
         }
-        Ok(Look { listings, slots })
-    }
-
-    fn remember(&self, listings: &[Option<Arc<Listing>>], page: &Page) {
-        if let Some(bytes) =
-            page.entries.iter().map(|entry| entry.value.len()).sum::<usize>().checked_div(page.entries.len())
-        {
-            *self.listings.entry_bytes.lock() = bytes.max(1);
-        }
-        let names: usize = listings.iter().flatten().map(|listing| listing.names.len()).sum();
-        let keep = names <= MAX_CACHED_NAMES;
-        *self.listings.known.lock() = if keep { listings.to_vec() } else { vec![None; listings.len()] };
+        Ok(Look { listings, nodes })
     }
 }
 
 /// The page that a look allows: up to the first name whose entry was not read.
-fn cut(range: &Range<'_>, listings: &[Arc<Listing>], slots: &HashMap<Key, Slot>) -> Page {
+fn cut(range: &Range<'_>, listings: &[Arc<Listing>], nodes: &HashMap<Key, Node>) -> Page {
     let mut page = Page { entries: Vec::new(), next: None, revision: None };
     let mut last = None;
     for (key, generation) in range.merge(listings) {
-        match slots.get(key).filter(|slot| slot.generation == *generation) {
-            Some(slot) => {
-                if let Some((value, version)) = &slot.live {
+        match nodes.get(key).filter(|node| node.generation == *generation) {
+            Some(node) => {
+                if let Some((value, version)) = &node.live {
                     page.entries.push(Entry { key: key.clone(), value: value.clone(), version: *version });
                 }
                 last = Some(key);

@@ -135,6 +135,7 @@ async fn reopen(dialer: &Dialer, publish: &watch::Sender<Link>, last: &mut Optio
                 if client.state() == SessionState::SyncConnected {
                     tracing::debug!(session = %client.session_id(), "connected");
                     backoff = Backoff::new(MAX_RECONNECT_WAIT / 16, MAX_RECONNECT_WAIT);
+                    // From here on calls use it; the loop waits for its first change of state, whatever that is.
                     publish.send_replace(Link::Up(client));
                     let state = states.changed().await;
                     tracing::info!(%state, "the session ends");
@@ -168,7 +169,7 @@ impl Dialer {
     fn new(config: &ZkConfig) -> Result<Self> {
         let mut connector = Client::connector().with_session_timeout(config.session_timeout()).with_fail_eagerly();
         if let Some((user, password)) = config.credentials() {
-            connector = connector.with_auth("digest", format!("{user}:{password}").as_bytes());
+            connector = connector.with_auth("digest", format!("{user}:{}", password.reveal()).as_bytes());
         }
         if let Some(tls) = config.tls() {
             connector = secured(connector, config, tls)?;

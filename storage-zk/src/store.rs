@@ -1,3 +1,9 @@
+//! The contract on ZooKeeper: limits, and transactions as one multi request.
+//!
+//! A plan that needs no read is tried first. If it is refused for another reason than a guard, the state is read and an
+//! exact plan made. Conflicts are told only of what was true at one moment. Limits are below `jute.maxbuffer`, since a
+//! larger request drops the connection.
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,13 +18,15 @@ use crate::{
     ZkConfig,
     barrier::Barriers,
     error::{self, Refusal},
-    layout::{Layout, SharedLayout},
+    garbage::{Garbage, Reason},
+    handle::Handle,
+    layout::{Bucket, Layout},
+    listing::Listings,
+    node::{data, unexpected},
     path::{BUCKETS, bucket_of},
     plan::{Plan, Step},
-    scan::Listings,
     session::Session,
-    tombstones::{self, Garbage, Reason},
-    watch,
+    tombstones, watch,
 };
 
 /// The largest value, in bytes. A request may have 1 MiB (`jute.maxbuffer`); half of it leaves room for everything beside.
@@ -49,18 +57,7 @@ pub async fn open(url: &Url) -> Result<Arc<dyn Store>> {
 /// A store on a ZooKeeper ensemble.
 #[derive(Debug)]
 pub struct ZkStore {
-    inner: Arc<Inner>,
-}
-
-/// What the rooms of a handle share.
-#[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) session: Arc<Session>,
-    pub(crate) barriers: Barriers,
-    pub(crate) layout: SharedLayout,
-    pub(crate) listings: Listings,
-    pub(crate) garbage: Garbage,
-    capabilities: Capabilities,
+    handle: Arc<Handle>,
 }
 
 impl ZkStore {
@@ -78,10 +75,10 @@ impl ZkStore {
         let barriers = Barriers::new(Arc::clone(&session), config.reads(), layout.path().into());
         let (garbage, jobs) = Garbage::new();
         let (listings, capabilities) = (Listings::default(), capabilities());
-        let inner = Arc::new(Inner { session, barriers, layout, listings, garbage, capabilities });
-        tokio::spawn(tombstones::collector(Arc::downgrade(&inner), jobs));
-        inner.learn_buckets(deadline).await?;
-        Ok(Self { inner })
+        let handle = Arc::new(Handle { session, barriers, layout, listings, garbage, capabilities });
+        tokio::spawn(tombstones::collector(Arc::downgrade(&handle), jobs));
+        handle.learn_buckets(deadline).await?;
+        Ok(Self { handle })
     }
 
     /// Removes the tombstones that deleted keys left behind, now. Handles do so by themselves after some hundreds of
@@ -91,7 +88,7 @@ impl ZkStore {
     /// Those of a write. What was removed stays removed.
     pub async fn collect_tombstones(&self) -> Result<()> {
         for bucket in 0..BUCKETS {
-            self.inner.collect_bucket(bucket).await?;
+            self.handle.collect_bucket(bucket).await?;
         }
         Ok(())
     }
@@ -110,57 +107,52 @@ fn capabilities() -> Capabilities {
 #[async_trait]
 impl Store for ZkStore {
     fn capabilities(&self) -> &Capabilities {
-        &self.inner.capabilities
+        &self.handle.capabilities
     }
 
     async fn get(&self, key: &Key, options: ReadOptions) -> Result<Option<Entry>> {
-        self.inner.entry(key, options.consistency, Deadline::after(options.timeout)).await
+        self.handle.entry(key, options.consistency, Deadline::after(options.timeout)).await
     }
 
     async fn get_many(&self, keys: &[Key], options: ReadOptions) -> Result<Vec<Option<Entry>>> {
-        if keys.len() > MAX_TXN_OPS {
-            return Err(Error::TooLarge { what: "keys to read", actual: keys.len(), limit: MAX_TXN_OPS });
-        }
+        self.handle.capabilities.check_keys(keys)?;
         let deadline = Deadline::after(options.timeout);
-        Ok(self.inner.snapshot(keys, options.consistency, deadline).await?.into_entries())
+        Ok(self.handle.snapshot(keys, options.consistency, deadline).await?.into_entries())
     }
 
     async fn scan(&self, prefix: &[u8], options: ScanOptions) -> Result<Page> {
         options.validate()?;
-        self.inner.page(prefix, &options).await
+        self.handle.page(prefix, &options).await
     }
 
     async fn commit(&self, txn: Txn, options: WriteOptions) -> Result<Outcome> {
-        txn.validate(&self.inner.capabilities)?;
-        if options.operation_id.is_some() {
-            return Err(Error::Unsupported { feature: "operation ids, on ZooKeeper".to_owned() });
-        }
-        self.inner.commit(&txn, Deadline::after(options.timeout)).await
+        txn.validate(&self.handle.capabilities)?;
+        options.validate(&self.handle.capabilities)?;
+        self.handle.commit(&txn, Deadline::after(options.timeout)).await
     }
 
     async fn watch(&self, prefix: &[u8], options: WatchOptions) -> Result<WatchStream> {
-        if options.after.is_some() {
-            return Err(Error::Unsupported { feature: "resuming a watch, on ZooKeeper".to_owned() });
-        }
-        watch::start(&self.inner, prefix, Deadline::after(options.timeout)).await
+        options.validate(&self.handle.capabilities)?;
+        watch::start(&self.handle, prefix, Deadline::after(options.timeout)).await
     }
 
     async fn ping(&self, options: ReadOptions) -> Result<()> {
         let deadline = Deadline::after(options.timeout);
-        let (_, barrier) = self.inner.barriers.join(deadline).await?;
+        let (_, barrier) = self.handle.barriers.join(deadline).await?;
         deadline.reading(barrier.passed()).await?
     }
 
     async fn close(&self) -> Result<()> {
-        self.inner.session.close().await;
+        self.handle.session.close().await;
         Ok(())
     }
 }
 
-impl Inner {
+impl Handle {
     /// The optimist's plan first, which is one round trip; if it is refused for a reason that is not the answer, the state is read and
     /// the exact plan tried, until no other writer comes in between.
     async fn commit(&self, txn: &Txn, deadline: Deadline) -> Result<Outcome> {
+        // Most transactions are swaps of one key whose version says where its node is: one round trip, and no read before it.
         if let Some(plan) = Plan::blind(&self.layout, txn) {
             match self.apply(&plan, deadline).await? {
                 Ok(counts) => return Ok(self.committed(txn, &plan, &counts)),
@@ -250,12 +242,12 @@ impl Inner {
             multi.add_get_data(&self.layout.bucket_path(bucket)).map_err(error::read_error)?;
         }
         let read = multi.commit();
-        let results = freshness.finish(deadline, read).await?.map_err(crate::read::unexpected)?;
+        let results = freshness.finish(deadline, read).await?.map_err(unexpected)?;
         for (bucket, result) in results.into_iter().enumerate() {
             let path = self.layout.bucket_path(bucket);
             // A server that is behind may not have them yet; then the calls find out.
-            if let Some((data, stat)) = crate::read::data(Some(result))? {
-                self.layout.learn(bucket, crate::layout::Bucket::parse(&path, &data, stat.version)?);
+            if let Some((data, stat)) = data(Some(result))? {
+                self.layout.learn(bucket, Bucket::parse(&path, &data, stat.version)?);
             }
         }
         Ok(())

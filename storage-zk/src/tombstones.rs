@@ -6,7 +6,6 @@
 //! one may stop at any point: the next that meets the bucket goes on.
 
 use std::sync::Weak;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use storage_core::{DEFAULT_TIMEOUT, Deadline, Error, Key, Result};
 use tokio::sync::mpsc;
@@ -15,14 +14,12 @@ use zookeeper_client::{Client, MultiReadResult};
 use crate::{
     cell::{Cell, MAX_OVERHEAD},
     error,
+    garbage::Reason,
+    handle::Handle,
     layout::Bucket,
-    path::{BUCKETS, parse_node_name},
-    read::{Slot, data, gone, unexpected},
-    store::Inner,
+    node::{Node, data, gone, unexpected},
+    path::parse_node_name,
 };
-
-/// A handle has a bucket collected after so many deletes in it. They cost some 100 bytes each in the servers' memory.
-const COLLECT_AFTER: usize = 512;
 
 /// The nodes that are moved in one transaction, and the most bytes of their data.
 const BATCH_NODES: usize = 64;
@@ -31,90 +28,21 @@ const BATCH_BYTES: usize = 512 * 1024;
 /// A collection gives up after so many rounds, each of which moves what nobody writes at the same moment.
 const MAX_ROUNDS: usize = 10_000;
 
-/// Why a bucket should be looked after.
-#[derive(Clone, Copy, Debug)]
-#[repr(u8)]
-pub(crate) enum Reason {
-    /// This handle deleted many keys in it.
-    Deletes = 1,
-    /// A node in it was written so often that its dataVersion should begin anew.
-    OldCount = 2,
-    /// Somebody is draining it, or began to and stopped.
-    Draining = 4,
-}
-
-/// What this handle knows of the garbage in each bucket.
-#[derive(Debug)]
-pub(crate) struct Garbage {
-    buckets: [Bin; BUCKETS],
-    queue: mpsc::Sender<usize>,
-}
-
-#[derive(Debug, Default)]
-struct Bin {
-    /// The deletes of this handle since the last collection.
-    deletes: AtomicUsize,
-    /// The reasons to look after the bucket, as bits. It stands in the queue while there is one, and so once at the most.
-    reasons: AtomicU8,
-}
-
-impl Garbage {
-    /// Nothing known yet; what [`Garbage::report`] finds goes to the queue, which has room for every bucket.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<usize>) {
-        let (queue, jobs) = mpsc::channel(BUCKETS);
-        (Self { buckets: std::array::from_fn(|_| Bin::default()), queue }, jobs)
-    }
-
-    /// Has a bucket looked after, in the background.
-    pub(crate) fn report(&self, bucket: usize, reason: Reason) {
-        if let Some(bin) = self.buckets.get(bucket)
-            && bin.reasons.fetch_or(reason as u8, Ordering::AcqRel) == 0
-        {
-            // It cannot be full, and if the collector is gone, so is the handle.
-            let _ = self.queue.try_send(bucket);
-        }
-    }
-
-    /// Counts a delete.
-    pub(crate) fn deleted(&self, bucket: usize) {
-        let deletes = self.buckets.get(bucket).map_or(0, |bin| bin.deletes.fetch_add(1, Ordering::Relaxed) + 1);
-        if deletes >= COLLECT_AFTER {
-            self.report(bucket, Reason::Deletes);
-        }
-    }
-
-    /// Whether at least a third of so many nodes are tombstones: a collection moves the rest, so it has to be worth it.
-    fn worth_it(&self, bucket: usize, nodes: usize) -> bool {
-        let deletes = self.buckets.get(bucket).map_or(0, |bin| bin.deletes.load(Ordering::Relaxed));
-        deletes >= COLLECT_AFTER && deletes.saturating_mul(3) >= nodes
-    }
-
-    fn collected(&self, bucket: usize) {
-        if let Some(bin) = self.buckets.get(bucket) {
-            bin.deletes.store(0, Ordering::Relaxed);
-        }
-    }
-
-    fn take_reasons(&self, bucket: usize) -> u8 {
-        self.buckets.get(bucket).map_or(0, |bin| bin.reasons.swap(0, Ordering::AcqRel))
-    }
-}
-
 /// Looks after the buckets that were reported, until the handle is gone.
-pub(crate) async fn collector(handle: Weak<Inner>, mut jobs: mpsc::Receiver<usize>) {
+pub(crate) async fn collector(store: Weak<Handle>, mut jobs: mpsc::Receiver<usize>) {
     while let Some(bucket) = jobs.recv().await {
-        let Some(inner) = handle.upgrade() else { return };
-        let closed = inner.session.closed();
+        let Some(handle) = store.upgrade() else { return };
+        let closed = handle.session.closed();
         tokio::select! {
             () = closed => return,
-            done = inner.look_after(bucket) => if let Err(error) = done {
+            done = handle.look_after(bucket) => if let Err(error) = done {
                 tracing::debug!(bucket, %error, "the collection of tombstones stopped, to go on another time");
             }
         }
     }
 }
 
-impl Inner {
+impl Handle {
     async fn look_after(&self, bucket: usize) -> Result<()> {
         let reasons = self.garbage.take_reasons(bucket);
         let client = self.session.client(Deadline::after(DEFAULT_TIMEOUT)).await?;
@@ -134,6 +62,8 @@ impl Inner {
             let deadline = Deadline::after(DEFAULT_TIMEOUT);
             let client = self.session.client(deadline).await?;
             let (state, _, children) = self.read_bucket(&client, bucket).await?;
+            // One step of the bucket a round, each conditional on the dataVersion that was read: of two collectors at the same bucket one loses and reads
+            // again.
             let next = if !state.draining {
                 let open = state
                     .open
@@ -141,6 +71,7 @@ impl Inner {
                     .ok_or_else(|| Error::corrupt(format!("{path}: no generation is left")))?;
                 Bucket { open, draining: true, ..state }
             } else {
+                // No node is ever created in a closed generation, so what this listing has is all there will be.
                 let closed: Vec<_> =
                     children.iter().filter_map(|name| parse_node_name(name)).filter(|(_, g)| *g < state.open).collect();
                 if !closed.is_empty() {
@@ -189,13 +120,14 @@ impl Inner {
         let mut moves = Vec::with_capacity(nodes.len());
         for ((key, generation), result) in nodes.iter().zip(results) {
             if let Some((data, stat)) = data(Some(result))? {
-                moves.push((key, Slot::parse(&self.layout, key, *generation, data, &stat)?));
+                moves.push((key, Node::parse(&self.layout, key, *generation, data, &stat)?));
             }
         }
-        let bytes = |(key, slot): &(&Key, Slot)| {
-            let value = slot.live.as_ref().map_or(0, |(value, _)| value.len());
+        let bytes = |(key, node): &(&Key, Node)| {
+            let value = node.live.as_ref().map_or(0, |(value, _)| value.len());
             value + MAX_OVERHEAD + 2 * self.layout.node_path(key, open).len()
         };
+        // A request over `jute.maxbuffer` would end the session, and with it every call under way.
         if moves.iter().map(bytes).sum::<usize>() <= BATCH_BYTES && self.relocate(client, &moves, open).await? {
             return Ok(());
         }
@@ -210,19 +142,19 @@ impl Inner {
     ///
     /// The removal is conditional on the dataVersion, and a path is never used again: so what is removed is what was read. And the
     /// generation that it goes to is open still: it stays so for as long as the one before has a node.
-    async fn relocate(&self, client: &Client, moves: &[(&Key, Slot)], open: u32) -> Result<bool> {
+    async fn relocate(&self, client: &Client, moves: &[(&Key, Node)], open: u32) -> Result<bool> {
         let options = self.layout.create_options();
         let mut multi = client.new_multi_writer();
-        for (key, slot) in moves {
-            let from = self.layout.node_path(key, slot.generation);
-            if slot.count == -1 {
+        for (key, node) in moves {
+            let from = self.layout.node_path(key, node.generation);
+            if node.count == -1 {
                 // As a condition, -1 means any. The collection was asked for three billion writes ago.
                 return Err(Error::unavailable(format!("{from} was written 4 billion times and cannot be moved")));
             }
-            let composed = match &slot.live {
-                None => multi.add_delete(&from, Some(slot.count)),
-                Some((value, version)) => multi.add_delete(&from, Some(slot.count)).and_then(|()| {
-                    multi.add_create(&self.layout.node_path(key, open), &Cell::moved(*version, value), &options)
+            let composed = match &node.live {
+                None => multi.add_delete(&from, Some(node.count)),
+                Some((value, version)) => multi.add_delete(&from, Some(node.count)).and_then(|()| {
+                    multi.add_create(&self.layout.node_path(key, open), &Cell::encode_moved(*version, value), &options)
                 }),
             };
             composed.map_err(error::write_error)?;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use storage_core::{Change, Entry, Error, Expected, Key, ReadOptions, Store, StoreExt, UpdateOptions, WatchOptions};
+use storage_core::{Entry, Error, Expected, Key, ReadOptions, Store, StoreExt, WatchOptions};
 use storage_zk::ZkStore;
 use zookeeper_client::Client;
 
@@ -24,9 +24,21 @@ async fn all(store: &ZkStore) -> BTreeMap<Key, Entry> {
     store.scan_all(b"").map_ok(|entry| (entry.key.clone(), entry)).try_collect().await.unwrap()
 }
 
+/// Counts, however often another worker or the collection comes in between.
+async fn add_one(store: &ZkStore, counter: &Key) {
+    loop {
+        let entry = store.get(counter, ReadOptions::default()).await.unwrap();
+        let old = entry.as_ref().map_or(0, |entry| std::str::from_utf8(&entry.value).unwrap().parse().unwrap());
+        let expected = entry.map_or(Expected::Absent, |entry| Expected::Version(entry.version));
+        if store.put_expecting(counter, expected, (old + 1_u64).to_string()).await.unwrap().is_ok() {
+            return;
+        }
+    }
+}
+
 /// How many nodes the servers keep for entries.
 async fn nodes(servers: &ZooKeeper) -> usize {
-    let client = Client::connect(&servers.endpoints[0]).await.unwrap();
+    let client = Client::connect(&servers.endpoints()[0]).await.unwrap();
     let mut count = 0;
     for bucket in client.list_children("/storage").await.unwrap() {
         count += client.list_children(&format!("/storage/{bucket}")).await.unwrap().len();
@@ -120,13 +132,7 @@ async fn collecting_all_the_time_disturbs_nobody() {
             let mut versions = HashSet::new();
             for round in 0..ADDS {
                 let counter = key(format!("counter{}", round % COUNTERS));
-                let options =
-                    UpdateOptions { timeout: Duration::from_secs(30), attempts: 1000, ..UpdateOptions::default() };
-                let add = |entry: Option<&Entry>| {
-                    let old = entry.map_or(0, |entry| std::str::from_utf8(&entry.value).unwrap().parse().unwrap());
-                    Ok::<_, Error>(Change::Put((old + 1_u64).to_string().into()))
-                };
-                store.update(&counter, options, add).await.unwrap();
+                add_one(&store, &counter).await;
                 // A key of its own, created and deleted over and over.
                 let own = key(format!("own{worker}"));
                 let version = store.put_if_absent(&own, "1").await.unwrap().unwrap();

@@ -8,8 +8,7 @@ mod common;
 use std::time::Duration;
 
 use storage_core::{Error, Key, ReadOptions, Store, StoreExt, Txn, WatchEvent, WatchOptions, WriteOptions};
-use storage_testkit::load::recovers;
-use storage_testkit::outages::RECOVERS_WITHIN;
+use storage_testkit::outages::{RECOVERS_WITHIN, recovers};
 use storage_testkit::suite;
 use storage_zk::{ZkConfig, ZkStore};
 use tokio::time::{Instant, timeout};
@@ -29,7 +28,7 @@ async fn a_handle_recovers_from_an_outage_longer_than_its_session() {
     let store = ZkStore::open(&servers.config().with_session_timeout(session)).await.unwrap();
     let mut watch = store.watch(b"w", WatchOptions::default()).await.unwrap();
     let before = store.put(&key("before"), "1").await.unwrap();
-    servers.cluster.lock().await.kill_all();
+    servers.cluster().lock().await.kill_all();
     let down = Instant::now();
     let (mut unavailable, mut number) = (0, 0);
     while down.elapsed() < 4 * session {
@@ -44,7 +43,7 @@ async fn a_handle_recovers_from_an_outage_longer_than_its_session() {
         }
     }
     assert!(unavailable > 5);
-    servers.cluster.lock().await.restart_all().await.unwrap();
+    servers.cluster().lock().await.restart_all().await.unwrap();
     recovers(&store, RECOVERS_WITHIN).await;
     let entry = store.get(&key("before"), ReadOptions::default()).await.unwrap().unwrap();
     assert_eq!(entry.version, before);
@@ -82,15 +81,15 @@ async fn a_leader_that_wakes_up_deposed_does_not_serve_the_past() {
     let servers = ZooKeeper::start(3).await;
     let old = servers.leader().await;
     let asleep = servers.open_on(old).await;
-    let awake: Vec<_> = (0..3).filter(|node| *node != old).map(|node| servers.endpoints[node].clone()).collect();
+    let awake: Vec<_> = (0..3).filter(|node| *node != old).map(|node| servers.endpoints()[node].clone()).collect();
     let awake = ZkStore::open(&ZkConfig::new(&awake).unwrap()).await.unwrap();
     asleep.put(&key("a"), "old").await.unwrap();
-    servers.cluster.lock().await.pause(old).unwrap();
+    servers.cluster().lock().await.pause(old).unwrap();
     let deadline = Instant::now() + suite::RECOVERY;
     while let Err(error) = awake.put(&key("a"), "new").await {
         assert!(Instant::now() < deadline, "{error}");
     }
-    servers.cluster.lock().await.resume(old).unwrap();
+    servers.cluster().lock().await.resume(old).unwrap();
     let deadline = Instant::now() + RECOVERS_WITHIN;
     loop {
         let options = ReadOptions::default().timeout(Duration::from_millis(300));

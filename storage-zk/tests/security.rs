@@ -32,7 +32,7 @@ fn files(identity: Identity) -> (PathBuf, PathBuf) {
 
 /// Where a server has TLS.
 async fn endpoint(servers: &ZooKeeper) -> String {
-    format!("127.0.0.1:{}", servers.cluster.lock().await.node(0).unwrap().port(SECURE).unwrap())
+    format!("127.0.0.1:{}", servers.cluster().lock().await.node(0).unwrap().port(SECURE).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,7 +95,7 @@ async fn what_a_user_has_written_is_for_this_user_alone() {
     let tls = ServerTls { identity: ours.sign("127.0.0.1").unwrap().both, client_ca: None };
     let servers = ZooKeeper::start_with(1, Some(tls)).await;
     let secure = endpoint(&servers).await;
-    for (root, endpoint, tls) in [("/clear", &servers.endpoints[0], ""), ("/secure", &secure, "s")] {
+    for (root, endpoint, tls) in [("/clear", &servers.endpoints()[0], ""), ("/secure", &secure, "s")] {
         let ca = if tls.is_empty() { String::new() } else { format!("?ca={}", ours.ca().display()) };
         let with = |user: &str| format!("zk{tls}://{user}{endpoint}{root}{ca}").parse::<ZkConfig>().unwrap();
         let alice = ZkStore::open(&with("al%3Aice:p%2Fw%40@")).await.unwrap();

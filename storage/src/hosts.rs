@@ -3,6 +3,7 @@
 //! People know this form from the tools of etcd and ZooKeeper; general parsers do not. All hosts but the first become
 //! parameters `endpoint`, as the backends take them from a general parser.
 
+use storage_core::servers::parse_hosts;
 use url::{ParseError, Url};
 
 use crate::registry::BACKENDS;
@@ -13,19 +14,10 @@ const PARAMETER: &str = "endpoint";
 /// Parses a URL, which may have several hosts if its backend may.
 pub(crate) fn parse(text: &str) -> Result<Url, ParseError> {
     let text = text.trim();
-    let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| may_have_several(scheme)) else {
-        return Url::parse(text);
-    };
-    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    // A password may have an `@` of its own: the last one ends it.
-    let (user, hosts) = authority.split_at(authority.rfind('@').map_or(0, |at| at + 1));
-    let mut hosts = hosts.split(',');
-    let first = hosts.next().unwrap_or_default();
-    let mut url = Url::parse(&format!("{scheme}://{user}{first}{tail}"))?;
-    for host in hosts {
-        url.query_pairs_mut().append_pair(PARAMETER, host);
+    match text.split_once("://") {
+        Some((scheme, _)) if may_have_several(scheme) => parse_hosts(text),
+        _ => Url::parse(text),
     }
-    Ok(url)
 }
 
 /// Whether URLs of this scheme may have several hosts. So may those of a backend that was not built in, so that it is this

@@ -8,18 +8,15 @@ use std::{
 use storage_core::{Error, MemoryStore, Result, Store};
 use url::Url;
 
-use crate::registry::Opener;
-
 pub(crate) const SCHEMES: &[&str] = &["mem"];
 
-pub(crate) const OPENER: Opener =
-    Opener { schemes: SCHEMES, parameters: &[], open: |url| Box::pin(async move { open(url) }) };
+pub(crate) const PARAMETERS: &[&str] = &[];
 
 /// The stores that have a name. They live as long as the process: an in-memory store that vanished with its last handle
 /// would look as if it had lost its data.
 static NAMED: Mutex<Option<HashMap<String, MemoryStore>>> = Mutex::new(None);
 
-fn open(url: &Url) -> Result<Arc<dyn Store>> {
+pub(crate) async fn open(url: &Url) -> Result<Arc<dyn Store>> {
     let name = url.path();
     if url.has_host() || name.starts_with('/') {
         return Err(Error::invalid_argument(format!("a store in memory has a name and no place: mem:NAME, not {url}")));

@@ -1,6 +1,10 @@
+//! `open`: from a URL to a store of the backend that its scheme names.
+//!
+//! A URL may hold a password, so it stands in no message.
+
 use std::sync::Arc;
 
-use storage_core::{Error, Result, Store};
+use storage_core::{Error, Result, Store, servers::did_you_mean};
 use url::Url;
 
 use crate::{
@@ -71,15 +75,6 @@ fn refuse_unknown_parameters(url: &Url, known: &[&'static str]) -> Result<()> {
     let (scheme, hint) = (url.scheme(), did_you_mean(&unknown, known.iter().copied()));
     let known = if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
     Err(Error::invalid_argument(format!("`{scheme}:` has no parameter `{unknown}`{hint}; {known}")))
-}
-
-/// The nearest of the words, if one is near enough to have been meant.
-fn did_you_mean(word: &str, words: impl Iterator<Item = &'static str>) -> String {
-    /// Below this likeness (Jaro-Winkler, 0 to 1) a suggestion is more likely to confuse than to help.
-    const NEAR: f64 = 0.75;
-    let likeness = |known: &&str| strsim::jaro_winkler(word, known);
-    let nearest = words.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|known| likeness(known) > NEAR);
-    nearest.map_or_else(String::new, |known| format!(", did you mean `{known}`?"))
 }
 
 fn known_schemes() -> String {

@@ -6,13 +6,15 @@ use futures::future::BoxFuture;
 use storage_core::{Result, Store};
 use url::Url;
 
+use crate::memory;
+
 /// Every backend, in the order in which people are told of them.
 ///
 /// A line has the cargo feature, the crate and its URL schemes, which have to be here for builds without the crate.
 /// The crate exports `SCHEMES` and `PARAMETERS` (the names that may stand in the query) and
 /// `async fn open(&Url) -> Result<Arc<dyn Store>>`.
 pub(crate) const BACKENDS: &[Backend] = &[
-    Backend { feature: "", schemes: crate::memory::SCHEMES, opener: Some(crate::memory::OPENER) },
+    Backend { feature: "", schemes: memory::SCHEMES, opener: Some(opener!(memory)) },
     backend!("embedded", storage_embedded, ["embedded"]),
     backend!("etcd", storage_etcd, ["etcd", "etcds"]),
     backend!("consul", storage_consul, ["consul", "consuls"]),
@@ -43,6 +45,17 @@ pub(crate) struct Opener {
 /// A store that is being opened.
 pub(crate) type Opening<'a> = BoxFuture<'a, Result<Arc<dyn Store>>>;
 
+macro_rules! opener {
+    ($backend:ident) => {
+        Opener {
+            schemes: $backend::SCHEMES,
+            parameters: $backend::PARAMETERS,
+            open: |url| Box::pin($backend::open(url)),
+        }
+    };
+}
+use opener;
+
 macro_rules! backend {
     ($feature:literal, $backend:ident, $schemes:expr) => {
         Backend {
@@ -51,11 +64,7 @@ macro_rules! backend {
             opener: {
                 #[cfg(feature = $feature)]
                 {
-                    Some(Opener {
-                        schemes: $backend::SCHEMES,
-                        parameters: $backend::PARAMETERS,
-                        open: |url| Box::pin($backend::open(url)),
-                    })
+                    Some(opener!($backend))
                 }
                 #[cfg(not(feature = $feature))]
                 {

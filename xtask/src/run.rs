@@ -1,12 +1,11 @@
 //! Child processes, and where the workspace is.
 
-use std::env;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
-
-use crate::setup;
 
 /// The workspace's top folder.
 pub(crate) fn root() -> PathBuf {
@@ -20,6 +19,16 @@ pub(crate) const EXAMPLE: &str = "examples/file-backend/Cargo.toml";
 /// The folder that everything is built in, for what is no member of the workspace.
 pub(crate) fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// Where a set-up writes what it has found, for later calls and for the tests.
+pub(crate) fn known_file() -> PathBuf {
+    root().join(".cache/servers/env.json")
+}
+
+/// What earlier set-ups have found: environment variables and their values.
+pub(crate) fn known() -> BTreeMap<String, String> {
+    fs::read(known_file()).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
 /// The cargo that runs xtask, in the top folder, with the environment that the set-up found.
@@ -37,7 +46,7 @@ pub(crate) fn cargo() -> Command {
 
 /// A command with the environment that the set-up found.
 pub(crate) fn with_known(mut command: Command) -> Command {
-    for (name, value) in setup::known() {
+    for (name, value) in known() {
         if env::var_os(&name).is_none() {
             command.env(name, value);
         }

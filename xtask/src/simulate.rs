@@ -1,3 +1,5 @@
+//! `cargo xtask simulate`: the embedded engine on simulated machines.
+
 use anyhow::Result;
 
 use crate::run;

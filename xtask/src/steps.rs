@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 
 /// What became of a step.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,9 +35,9 @@ impl Steps {
     }
 
     /// Notes a step that does not run here, and why.
-    pub(crate) fn skip(&mut self, name: &str, reason: &str) {
-        println!("\n==> {name}: skipped, {reason}");
-        self.done.push((name.to_owned(), Duration::ZERO, Verdict::Skipped(reason.to_owned())));
+    pub(crate) fn skip(&mut self, name: &str, reason: &Error) {
+        println!("\n==> {name}: SKIPPED\n{reason:#}");
+        self.done.push((name.to_owned(), Duration::ZERO, Verdict::Skipped(reason.to_string())));
     }
 
     /// Prints the table.
@@ -58,7 +58,7 @@ impl Steps {
         let rows = self.done.iter().map(|(name, time, verdict)| {
             let verdict = match verdict {
                 Verdict::Passed => "passed".to_owned(),
-                Verdict::Skipped(reason) => format!("skipped: {reason}"),
+                Verdict::Skipped(reason) => format!("SKIPPED: {reason}"),
                 Verdict::Failed => "FAILED".to_owned(),
             };
             format!("{name:width$}  {:>8.1} s  {verdict}", time.as_secs_f64())
@@ -78,9 +78,10 @@ mod tests {
         let mut steps = Steps::default();
         steps.run("first", || bail!("on purpose"));
         steps.run("second", || Ok(()));
-        steps.skip("third", "no tool");
+        steps.skip("third", &Error::msg("no registry").context("no tool"));
         let table = steps.table();
-        for line in ["first        0.0 s  FAILED", "second       0.0 s  passed", "skipped: no tool"] {
+        for line in ["first        0.0 s  FAILED", "second       0.0 s  passed", "third        0.0 s  SKIPPED: no tool"]
+        {
             assert!(table.contains(line), "{line:?} is not in\n{table}");
         }
         assert_eq!(steps.finish().unwrap_err().to_string(), "1 of 3 steps failed");
@@ -90,7 +91,7 @@ mod tests {
     fn steps_that_pass_or_are_skipped_make_a_success() {
         let mut steps = Steps::default();
         steps.run("first", || Ok(()));
-        steps.skip("second", "no tool");
+        steps.skip("second", &Error::msg("no tool"));
         assert!(steps.finish().is_ok());
     }
 }

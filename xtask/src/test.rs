@@ -13,8 +13,9 @@ use crate::report::{Report, Totals};
 use crate::run;
 use crate::setup::{self, Target};
 
-/// What there is besides the defaults, so that the tests of the command line on clusters of etcd run too, and short soaks of all.
-pub(crate) const EVERYTHING: &str = "snet/etcd,bench/all";
+/// What there is besides the defaults, so that the tests of the command line and of payments on clusters of servers run too, and short
+/// soaks of all.
+pub(crate) const EVERYTHING: &str = "snet/etcd,soak/all,payment-channels/servers";
 
 /// A backend, and with it the package that has its tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

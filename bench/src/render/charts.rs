@@ -1,221 +1,168 @@
-//! Charts as inline SVG. Colours and fonts come from the page's style, so that they follow its light or dark mode; each line
-//! has a marker of its own too, for those who see no colours.
+//! Charts as inline SVG: a row a backend on one axis. Colours and fonts come from the page's style, and so follow its light or dark mode.
 
-use super::{
-    axis::LogAxis,
-    format::{millis, seconds, thousands},
-    html::escape,
-    view::View,
-};
-use crate::Failover;
+use super::{escape, millis, seconds, thousands};
+use crate::{Cell, Failover};
 
 /// Charts have the width of a phone, and stand side by side where there is more room.
 const WIDTH: f64 = 360.0;
+const MARGIN: f64 = 14.0;
+const ROW: f64 = 40.0;
+const AXIS: f64 = 36.0;
 
-/// The lines of a page have these many looks; further ones begin again.
-pub(super) const LOOKS: usize = 7;
+/// The most labels on an axis, so that they do not meet.
+const MOST_LABELS: usize = 7;
 
-/// The look of a backend, by its place in the report.
-pub(super) fn look(backends: &[&str], backend: &str) -> usize {
-    backends.iter().position(|name| *name == backend).unwrap_or(0) % LOOKS
+/// The colours of the style; further backends begin again.
+const COLOURS: usize = 7;
+
+/// Figures of one backend: what a mark is called, where it stands, and what is told of it.
+struct Row {
+    backend: String,
+    marks: Vec<(String, f64, String)>,
 }
 
-/// Requests per second by the number of nodes, one line a backend.
-pub(super) fn throughput(view: &View<'_>, backends: &[&str]) -> String {
-    let (height, left, right, top, bottom) = (250.0, 44.0, 14.0, 10.0, 34.0);
-    let nodes = view.nodes();
-    let cells = || view.backends().into_iter().flat_map(|name| nodes.iter().filter_map(move |n| view.cell(name, *n)));
-    let spreads = cells().flat_map(|cell| [cell.requests_per_second.min, cell.requests_per_second.max]);
-    let y = LogAxis::holding(spreads, height - bottom, top);
-    let x = |place: usize| {
-        let steps = nodes.len().saturating_sub(1).max(1) as f64;
-        let middle = if nodes.len() == 1 { 0.5 } else { place as f64 / steps };
-        left + 12.0 + middle * (WIDTH - left - right - 24.0)
+/// Requests per second, a mark for each number of nodes.
+pub(super) fn throughput(cells: &[&Cell], backends: &[&str]) -> String {
+    let mark = |cell: &Cell| {
+        let spread = cell.requests_per_second;
+        let [median, min, max] = [spread.median, spread.min, spread.max].map(thousands);
+        (cell.nodes.to_string(), spread.median, format!("{median} requests/s ({min} to {max}), {} nodes", cell.nodes))
     };
-    let mut svg = open(height, &format!("Requests per second by the number of nodes: {}", view.title()));
-    for (value, place) in y.ticks() {
-        svg += &grid(left, place, WIDTH - right, place);
-        svg += &text(left - 6.0, place + 4.0, "end", "", &short(value));
-    }
-    for (place, count) in nodes.iter().enumerate() {
-        svg += &text(x(place), height - 18.0, "middle", "", &count.to_string());
-    }
-    svg += &text(f64::midpoint(left, WIDTH - right), height - 3.0, "middle", "dim", "nodes");
-    for name in view.backends() {
-        let look = look(backends, name);
-        let points: Vec<_> =
-            nodes.iter().enumerate().filter_map(|(place, n)| Some((x(place), view.cell(name, *n)?))).collect();
-        let line = points.iter().map(|(x, cell)| format!("{x:.1},{:.1}", y.place(cell.requests_per_second.median)));
-        svg += &format!("<polyline class=\"line s{look}\" points=\"{}\"/>", line.collect::<Vec<_>>().join(" "));
-        for (x, cell) in points {
-            let spread = cell.requests_per_second;
-            svg += &format!(
-                "<line class=\"spread s{look}\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{:.1}\" y2=\"{:.1}\"/>",
-                y.place(spread.min),
-                y.place(spread.max)
-            );
-            let told = format!(
-                "{name}, {} nodes: {} requests/s ({} to {})",
-                cell.nodes,
-                thousands(spread.median),
-                thousands(spread.min),
-                thousands(spread.max)
-            );
-            svg += &format!("<g>{}<title>{}</title></g>", marker(look, x, y.place(spread.median)), escape(&told));
-        }
-    }
-    svg + "</svg>"
+    rows("requests/s, by the number of nodes", &of_backends(cells, backends, |cell| vec![mark(cell)]), backends)
 }
 
-/// How long an iteration takes: from p50 over p99 to p99.9, one row a backend.
-pub(super) fn latency(view: &View<'_>, nodes: usize, backends: &[&str]) -> String {
-    let (left, right, row, bottom) = (8.0, 14.0, 34.0, 34.0);
-    let cells: Vec<_> = view.backends().into_iter().filter_map(|name| view.cell(name, nodes)).collect();
-    let height = row * cells.len() as f64 + bottom + 6.0;
-    let ends = cells.iter().flat_map(|cell| [cell.latency.p50_us, cell.latency.p999_us]);
-    let x = LogAxis::holding(ends, left, WIDTH - right);
-    let mut svg = open(height, &format!("Latencies with {nodes} nodes: {}", view.title()));
-    for (value, place) in x.ticks() {
-        svg += &grid(place, 4.0, place, height - bottom);
-        svg += &text(place, height - 18.0, "middle", "", &short(value / 1e3));
-    }
-    svg += &text(f64::midpoint(left, WIDTH - right), height - 3.0, "middle", "dim", "milliseconds");
-    for (place, cell) in cells.iter().enumerate() {
-        let (look, latency) = (look(backends, &cell.backend), cell.latency);
-        let y = 24.0 + row * place as f64;
-        let [p50, p99, p999] = [latency.p50_us, latency.p99_us, latency.p999_us].map(|value| x.place(value));
-        let told = format!(
-            "{}: p50 {}, p99 {}, p99.9 {}, longest {}",
-            cell.backend,
-            millis(latency.p50_us),
-            millis(latency.p99_us),
-            millis(latency.p999_us),
-            millis(latency.max_us)
-        );
-        svg += "<g>";
-        svg +=
-            &format!("<line class=\"spread s{look}\" x1=\"{p99:.1}\" x2=\"{p999:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
-        svg += &format!("<line class=\"bar s{look}\" x1=\"{p50:.1}\" x2=\"{p99:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
-        svg += &marker(look, p50, y);
-        // Where the bar is far to the right, the name stands at the other end.
-        svg += &text(left, y - 9.0, "start", "halo", &cell.backend);
-        svg += &format!("<title>{}</title></g>", escape(&told));
-    }
-    svg + "</svg>"
+/// How long an iteration takes.
+pub(super) fn latency(cells: &[&Cell], backends: &[&str]) -> String {
+    let marks = |cell: &Cell| {
+        let latency = cell.latency;
+        let marks = [("p50", latency.p50_us), ("p99", latency.p99_us), ("p99.9", latency.p999_us)];
+        marks.map(|(name, micros)| (name.to_owned(), micros / 1e3, format!("{name} {}", millis(micros)))).into()
+    };
+    rows("milliseconds", &of_backends(cells, backends, marks), backends)
 }
 
-/// The time without service of every kill, one row a backend.
+/// The time without service of every kill.
 pub(super) fn kills(failovers: &[Failover], backends: &[&str]) -> String {
-    let (left, right, row, bottom) = (8.0, 14.0, 36.0, 34.0);
-    let height = row * failovers.len() as f64 + bottom + 6.0;
-    let all = failovers.iter().flat_map(|failover| failover.kills.iter().copied());
-    let x = LogAxis::holding(all, left, WIDTH - right);
-    let mut svg = open(height, "Time without service after each kill of the leader");
-    for (value, place) in x.ticks() {
-        svg += &grid(place, 4.0, place, height - bottom);
-        svg += &text(place, height - 18.0, "middle", "", &short(value));
-    }
-    svg += &text(f64::midpoint(left, WIDTH - right), height - 3.0, "middle", "dim", "seconds");
-    for (place, failover) in failovers.iter().enumerate() {
-        let (look, y) = (look(backends, &failover.backend), 26.0 + row * place as f64);
-        let name = format!("{}: median {}", failover.backend, seconds(failover.seconds.median));
-        svg += &text(left, y - 10.0, "start", "halo", &name);
-        for kill in &failover.kills {
-            let told = format!("{}: {}", failover.backend, seconds(*kill));
-            svg += &format!(
-                "<circle class=\"dot s{look}\" cx=\"{:.1}\" cy=\"{y:.1}\" r=\"4\"><title>{}</title></circle>",
-                x.place(*kill),
-                escape(&told)
-            );
-        }
-        let median = x.place(failover.seconds.median);
-        svg += &format!(
-            "<line class=\"line s{look}\" x1=\"{median:.1}\" x2=\"{median:.1}\" y1=\"{:.1}\" y2=\"{:.1}\"/>",
-            y - 8.0,
-            y + 8.0
-        );
-    }
-    svg + "</svg>"
+    let marks = |kill: &f64| (String::new(), *kill, seconds(*kill));
+    let row = |of: &Failover| Row { backend: of.backend.clone(), marks: of.kills.iter().map(marks).collect() };
+    rows("seconds", &failovers.iter().map(row).collect::<Vec<_>>(), backends)
 }
 
-/// Acknowledgements around the kill of median length, one strip a backend on one scale of time.
+/// Acknowledgements around the kill of median length, on one scale of time.
 pub(super) fn timelines(failovers: &[Failover], backends: &[&str]) -> String {
-    let (left, right, row, bottom) = (8.0, 14.0, 62.0, 34.0);
-    let height = row * failovers.len() as f64 + bottom + 4.0;
-    let ends = |failover: &Failover| {
-        let line = &failover.timeline;
-        (line.from_ms, line.from_ms + line.step_ms * line.acknowledged.len() as f64)
-    };
-    let from = failovers.iter().map(|failover| ends(failover).0).fold(0.0, f64::min);
-    let to = failovers.iter().map(|failover| ends(failover).1).fold(1.0, f64::max);
-    let x = |ms: f64| left + (ms - from) / (to - from) * (WIDTH - left - right);
-    let mut svg = open(height, "Acknowledgements around a kill of the leader");
-    for tick in ticks(to) {
-        svg += &grid(x(tick), 4.0, x(tick), height - bottom);
-        svg += &text(x(tick), height - 18.0, "middle", "", &format!("{}", tick / 1e3));
-    }
-    svg += &text(f64::midpoint(left, WIDTH - right), height - 3.0, "middle", "dim", "seconds after the kill");
+    let lines = || failovers.iter().map(|failover| &failover.timeline);
+    let from = lines().map(|line| line.from_ms).fold(0.0, f64::min);
+    let to = lines().map(|line| line.from_ms + line.step_ms * line.acknowledged.len() as f64).fold(1.0, f64::max);
+    let x = |ms: f64| MARGIN + (ms - from) / (to - from) * (WIDTH - 2.0 * MARGIN);
+    let step = [250.0, 500.0, 1000.0, 2000.0, 5000.0].into_iter().find(|step| to / step <= 6.0).unwrap_or(5000.0);
+    let ticks = std::iter::successors(Some(0.0), |at| Some(at + step)).take_while(|at| *at <= to);
+    let mut svg = open("seconds after the kill", failovers.len(), ticks.map(|at| (x(at), format!("{}", at / 1e3))));
     for (place, failover) in failovers.iter().enumerate() {
-        let (look, base) = (look(backends, &failover.backend), row * (place + 1) as f64 - 4.0);
-        let line = &failover.timeline;
+        let (line, base) = (&failover.timeline, ROW * (place + 1) as f64);
         let most = line.acknowledged.iter().copied().max().unwrap_or(0).max(1);
         let mut path = format!("M{:.1} {base:.1}", x(line.from_ms));
         for (step, count) in line.acknowledged.iter().enumerate() {
-            let begins = line.from_ms + line.step_ms * step as f64;
-            let y = base - f64::from(*count) / f64::from(most) * (row - 26.0);
-            path += &format!("L{:.1} {y:.1}L{:.1} {y:.1}", x(begins), x(begins + line.step_ms));
+            let (begins, y) = (line.from_ms + line.step_ms * step as f64, f64::from(*count) / f64::from(most) * 22.0);
+            path += &format!("L{:.1} {:.1}H{:.1}", x(begins), base - y, x(begins + line.step_ms));
         }
-        path += &format!("L{:.1} {base:.1}Z", x(ends(failover).1));
-        svg += &format!("<path class=\"area s{look}\" d=\"{path}\"/>");
-        svg += &text(left, base - row + 20.0, "start", "halo", &failover.backend);
+        svg += &format!("<path class=\"mark {}\" d=\"{path}V{base:.1}Z\"/>", colour(&failover.backend, backends));
+        svg += &text(MARGIN, base - 26.0, "start", &failover.backend);
     }
-    svg +=
-        &format!("<line class=\"kill\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"4\" y2=\"{1:.1}\"/>", x(0.0), height - bottom);
     svg + "</svg>"
 }
 
-/// Round times up to this, in milliseconds; not more than fit.
-fn ticks(to: f64) -> Vec<f64> {
-    let steps = [250.0, 500.0, 1000.0, 2000.0, 5000.0];
-    let step = steps.into_iter().find(|step| to / step <= 6.0).unwrap_or(5000.0);
-    std::iter::successors(Some(0.0), |at| Some(at + step)).take_while(|at| *at <= to).collect()
+fn of_backends(cells: &[&Cell], backends: &[&str], marks: impl Fn(&Cell) -> Vec<(String, f64, String)>) -> Vec<Row> {
+    let rows = backends.iter().map(|name| Row {
+        backend: (*name).to_owned(),
+        marks: cells.iter().filter(|cell| cell.backend == *name).flat_map(|cell| marks(cell)).collect(),
+    });
+    rows.filter(|row| !row.marks.is_empty()).collect()
 }
 
-/// The marker of a look, around a point.
-pub(super) fn marker(look: usize, x: f64, y: f64) -> String {
-    let polygon = |points: [(f64, f64); 4]| {
-        let points = points.map(|(dx, dy)| format!("{:.1},{:.1}", x + dx, y + dy)).join(" ");
-        format!("<polygon class=\"dot s{look}\" points=\"{points}\"/>")
-    };
-    match look % 4 {
-        0 => format!("<circle class=\"dot s{look}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\"/>"),
-        1 => polygon([(-4.0, -4.0), (4.0, -4.0), (4.0, 4.0), (-4.0, 4.0)]),
-        2 => polygon([(0.0, -5.5), (5.5, 0.0), (0.0, 5.5), (-5.5, 0.0)]),
-        _ => polygon([(0.0, -5.5), (5.0, 4.0), (-5.0, 4.0), (0.0, -5.5)]),
+/// Rows on a logarithmic axis that holds all their marks; those that are not above 0 have no place on it.
+fn rows(unit: &str, rows: &[Row], backends: &[&str]) -> String {
+    let values = || rows.iter().flat_map(|row| &row.marks).map(|mark| mark.1).filter(|value| *value > 0.0);
+    let (low, high) = (values().fold(f64::MAX, f64::min).min(1e12) / 1.3, values().fold(1e-6, f64::max) * 1.3);
+    let x = |value: f64| MARGIN + (value / low).ln() / (high / low).ln() * (WIDTH - 2.0 * MARGIN);
+    let mut svg = open(unit, rows.len(), ticks(low, high).into_iter().map(|value| (x(value), short(value))));
+    for (place, row) in rows.iter().enumerate() {
+        let (y, colour) = (ROW * (place + 1) as f64 - 8.0, colour(&row.backend, backends));
+        svg += &text(MARGIN, y - 16.0, "start", &row.backend);
+        let marks = || row.marks.iter().filter(|mark| mark.1 > 0.0).map(|(name, value, told)| (name, x(*value), told));
+        let (from, to) = marks().fold((WIDTH, 0.0), |(from, to), (_, x, _)| (x.min(from), x.max(to)));
+        if from < to {
+            svg += &format!("<path class=\"bar {colour}\" d=\"M{from:.1} {y:.1}H{to:.1}\"/>");
+        }
+        for (name, x, told) in marks() {
+            let title = escape(&format!("{}: {told}", row.backend));
+            svg += &format!(
+                "<circle class=\"mark {colour}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"><title>{title}</title></circle>"
+            );
+            svg += &text(x, y - 6.0, "middle", name);
+        }
     }
+    svg + "</svg>"
 }
 
-fn open(height: f64, label: &str) -> String {
-    format!("<svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"{}\">", escape(label))
+/// Round values: powers of ten, with 2 and 5 between them where there is room.
+fn ticks(low: f64, high: f64) -> Vec<f64> {
+    let powers = || (-12..=12).map(|power| 10_f64.powi(power));
+    let of = |steps: &[f64]| {
+        let all = powers().flat_map(|power| steps.iter().map(move |step| step * power));
+        all.filter(|value| (low..=high).contains(value)).collect::<Vec<_>>()
+    };
+    let candidates = [of(&[1.0, 2.0, 5.0]), of(&[1.0, 3.0]), of(&[1.0])];
+    candidates.into_iter().find(|ticks| ticks.len() <= MOST_LABELS).unwrap_or_default()
 }
 
-fn grid(x1: f64, y1: f64, x2: f64, y2: f64) -> String {
-    format!("<line class=\"grid\" x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"/>")
+fn open(unit: &str, rows: usize, ticks: impl Iterator<Item = (f64, String)>) -> String {
+    let bottom = ROW * rows as f64 + 8.0;
+    let (height, unit) = (bottom + AXIS, escape(unit));
+    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"{unit}\">");
+    for (x, name) in ticks {
+        svg += &format!("<path class=\"grid\" d=\"M{x:.1} 4V{bottom:.1}\"/>");
+        svg += &text(x, bottom + 14.0, "middle", &name);
+    }
+    svg + &text(WIDTH / 2.0, bottom + 31.0, "middle", &unit)
 }
 
-fn text(x: f64, y: f64, anchor: &str, class: &str, text: &str) -> String {
-    format!("<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>", escape(text))
+fn text(x: f64, y: f64, anchor: &str, text: &str) -> String {
+    format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>", escape(text))
+}
+
+fn colour(backend: &str, backends: &[&str]) -> String {
+    format!("s{}", backends.iter().position(|name| *name == backend).unwrap_or(0) % COLOURS)
 }
 
 /// A number as short as it can be: 20k, 0.05.
 fn short(value: f64) -> String {
-    let (value, unit) = match value {
-        value if value >= 1e6 => (value / 1e6, "M"),
-        value if value >= 1e3 => (value / 1e3, "k"),
-        value => (value, ""),
-    };
-    // Ticks are round: what is left behind the third digit is an error of the arithmetic.
-    let text = if value >= 1.0 { format!("{value:.0}") } else { format!("{value:.3}") };
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text}{unit}")
+    match value {
+        value if value >= 1e6 => format!("{:.0}M", value / 1e6),
+        value if value >= 1e3 => format!("{:.0}k", value / 1e3),
+        value if value >= 1.0 => format!("{value:.0}"),
+        value => format!("{value:.3}").trim_end_matches('0').to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round_few_and_between_the_ends() {
+        for (low, high) in [(800.0, 50_000.0), (0.02, 3.0), (3.9, 6.5), (1e-3, 1e3)] {
+            let ticks = ticks(low, high);
+            assert!((1..=MOST_LABELS).contains(&ticks.len()), "{low} to {high}: {ticks:?}");
+            assert!(ticks.is_sorted() && ticks.iter().all(|tick| (low..=high).contains(tick)), "{ticks:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_there_is_not_there_is_a_chart() {
+        for marks in [vec![], vec![0.0], vec![f64::NAN], vec![5.0]] {
+            let marks = marks.into_iter().map(|value| (String::new(), value, String::new())).collect();
+            let svg = rows("seconds", &[Row { backend: "mem".to_owned(), marks }], &["mem"]);
+            assert!(svg.ends_with("</svg>") && !svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+        }
+    }
 }

@@ -1,17 +1,73 @@
 //! Reports for people: Markdown, and one page of HTML that needs nothing else.
 
-mod axis;
 mod charts;
-mod format;
-mod html;
-mod markdown;
-mod view;
+mod page;
 
-pub use format::{bytes, millis, seconds, thousands};
-pub use html::html;
-pub use markdown::markdown;
+use self::page::{Section, Table, sections};
+use crate::{
+    Report,
+    format::{bytes, millis, seconds, thousands},
+};
 
-use crate::{Physics, Report};
+/// The style of the page. Colours have names, which dark mode changes.
+const STYLE: &str = include_str!("style.css");
+
+/// A report in Markdown.
+pub fn markdown(report: &Report) -> String {
+    let mut text = format!("# snet bench\n\n`{}`\n", report.command);
+    text.extend(warnings(report).map(|warning| format!("\n**{warning}**\n")));
+    for Section { title, text: says, tables, points, .. } in sections(report) {
+        text += &format!("\n## {title}\n\n");
+        if !says.is_empty() {
+            text += &format!("{says}\n\n");
+        }
+        text.extend(tables.iter().map(|table| format!("{}\n", table.markdown())));
+        text.extend(points.iter().map(|point| format!("- {point}\n")));
+    }
+    text
+}
+
+/// A report as one page that needs nothing else: no script, no font, no network.
+pub fn html(report: &Report) -> String {
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>snet bench</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
+         <h1>How fast stores of payment-channel state are</h1>\n<p>{}</p>\n<pre>{}</pre>\n",
+        escape(&report.machine.line()),
+        escape(&report.command),
+    );
+    page.extend(warnings(report).map(|warning| format!("<p class=\"warning\">{}</p>\n", escape(warning))));
+    for Section { title, text, charts, tables, points } in sections(report) {
+        page += &format!("<h2>{}</h2>\n<p>{}</p>\n<div class=\"figures\">\n", escape(&title), escape(text));
+        page.extend(
+            charts
+                .iter()
+                .map(|(caption, svg)| format!("<figure><figcaption>{}</figcaption>{svg}</figure>\n", escape(caption))),
+        );
+        page += "</div>\n";
+        for Table { head, rows } in tables {
+            let line = |tag: &str, cells: &[String]| {
+                let cells: String = cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect();
+                format!("<tr>{cells}</tr>\n")
+            };
+            let rows: String = rows.iter().map(|row| line("td", row)).collect();
+            // It scrolls by itself where it is wider than the page.
+            page += &format!(
+                "<div class=\"scrolling\" tabindex=\"0\"><table>\n{}{rows}</table></div>\n",
+                line("th", &head)
+            );
+        }
+        let points: String = points.iter().map(|point| format!("<li>{}</li>\n", escape(point))).collect();
+        page += &format!("<ul>\n{points}</ul>\n");
+    }
+    page + &format!("<p>snet {}, format {}</p>\n</main>\n</body>\n</html>\n", escape(&report.version), report.schema)
+}
+
+/// Text between tags or in an attribute.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
 
 /// What every report says of how it was made.
 fn method(report: &Report) -> Vec<String> {
@@ -21,12 +77,9 @@ fn method(report: &Report) -> Vec<String> {
     };
     let mut lines = vec![
         format!(
-            "All nodes run on this machine: {}. fdatasync of an overwrite takes {} (p99 {}){}, a round trip over loopback {}.",
+            "All nodes run on this machine: {}; {}.",
             report.machine.line(),
-            millis(report.physics.fdatasync.p50_us),
-            millis(report.physics.fdatasync.p99_us),
-            shared_syncs(&report.physics),
-            millis(report.physics.round_trip.p50_us),
+            report.physics,
         ),
         format!(
             "{} rounds of {amount} after {} s of warm-up, with {}-byte values. Each round starts new clusters, one backend after the \
@@ -60,20 +113,9 @@ fn method(report: &Report) -> Vec<String> {
     lines
 }
 
-/// How much longer a sync takes on a disk that is shared: ", by a majority of 3 nodes at once 0.30 ms".
-pub fn shared_syncs(physics: &Physics) -> String {
-    let each = physics.shared_fdatasync.iter();
-    each.map(|(nodes, time)| format!(", by a majority of {nodes} nodes at once {}", millis(time.p50_us))).collect()
-}
-
 /// What has to be known before any figure is read.
-fn warnings(report: &Report) -> Vec<&'static str> {
-    let mut warnings = Vec::new();
-    if report.on_tmpfs {
-        warnings.push("THE DATA WAS IN MEMORY: the figures of durable stores say nothing.");
-    }
-    if !report.is_clean() {
-        warnings.push("OPERATIONS FAILED: the figures say how many and how.");
-    }
-    warnings
+fn warnings(report: &Report) -> impl Iterator<Item = &'static str> {
+    let in_memory = report.on_tmpfs.then_some("THE DATA WAS IN MEMORY: the figures of durable stores say nothing.");
+    let failed = (!report.is_clean()).then_some("OPERATIONS FAILED: the figures say how many and how.");
+    in_memory.into_iter().chain(failed)
 }

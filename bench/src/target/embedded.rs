@@ -11,7 +11,7 @@ use storage::{
 };
 use storage_replica::{
     config::Config,
-    node::{EmbeddedNode, ManagedNode as _},
+    node::{EmbeddedNode, Node as _},
 };
 use storage_testkit::server::{Cluster, ClusterOptions, Node};
 use tempfile::TempDir;
@@ -153,7 +153,7 @@ impl Killable for Replicas {
             self.hand_over().await?;
         }
         for (place, node) in self.others.nodes().iter().enumerate() {
-            if node.pid().is_some() && nodes::about(node.context()).await.is_ok_and(|about| about.leads) {
+            if node.pid().is_some() && nodes::ask(node.context()).await.is_ok_and(|told| told.leads) {
                 return Ok(Some(place));
             }
         }

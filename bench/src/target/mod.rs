@@ -1,11 +1,7 @@
 //! Clusters to measure.
 
-#[cfg(feature = "consul")]
-pub(crate) mod consul;
 #[cfg(feature = "embedded")]
 mod embedded;
-#[cfg(feature = "etcd")]
-pub(crate) mod etcd;
 #[cfg(feature = "etcd")]
 mod etcd_api;
 mod killable;
@@ -14,8 +10,6 @@ mod memory;
 mod nodes;
 #[cfg(any(feature = "etcd", feature = "consul", feature = "zk"))]
 mod servers;
-#[cfg(feature = "zk")]
-pub(crate) mod zk;
 
 use std::{path::Path, sync::Arc};
 
@@ -26,16 +20,6 @@ use self::killable::Breaking;
 pub(crate) use self::killable::Killable;
 
 use crate::{Error, Result};
-
-/// What a server tells about itself.
-#[cfg(any(feature = "embedded", feature = "etcd", feature = "consul", feature = "zk"))]
-#[allow(dead_code, reason = "nodes of the embedded engine are asked who leads, and not for their version")]
-struct About {
-    /// Its version, if there is one in its answer.
-    version: Option<String>,
-    /// Whether it leads.
-    leads: bool,
-}
 
 /// The backends of this build: one line for each.
 pub const BACKENDS: &[Backend] = &[
@@ -49,11 +33,11 @@ pub const BACKENDS: &[Backend] = &[
     #[cfg(feature = "etcd")]
     etcd_api::BACKEND,
     #[cfg(feature = "etcd")]
-    etcd::BACKEND,
+    servers::ETCD,
     #[cfg(feature = "consul")]
-    consul::BACKEND,
+    servers::CONSUL,
     #[cfg(feature = "zk")]
-    zk::BACKEND,
+    servers::ZK,
 ];
 
 /// A kind of store that clusters can be started of.
@@ -120,25 +104,6 @@ pub enum Placement {
 }
 
 impl Backend {
-    /// Servers in processes of their own, which sync before they acknowledge.
-    #[cfg(any(feature = "etcd", feature = "consul", feature = "zk"))]
-    const fn servers(name: &'static str, durability: &'static str, start: fn(usize, &Path) -> Starting<'_>) -> Self {
-        Self {
-            name,
-            what: "servers in processes of their own, through their client library",
-            durability,
-            in_process: false,
-            durable: true,
-            least_nodes: 1,
-            most_nodes: 1,
-            placement: None,
-            needs_snet: false,
-            needs: || Ok(()),
-            start,
-            kill: None,
-        }
-    }
-
     /// Whether what it needs is on this machine.
     ///
     /// # Errors

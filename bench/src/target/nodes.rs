@@ -1,11 +1,11 @@
 //! Nodes of the embedded engine as processes of their own: those of `snet storage serve`, with etcd's API in front.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{env, io, path::PathBuf, time::Duration};
 
 use storage_replica::admin::Admin;
+use storage_servers::Told;
 use storage_testkit::server::{Launch, NodeContext, Probe, ServerError, ServerSpec};
 
-use super::About;
 use crate::{Error, Result};
 
 /// Names the program whose processes are the nodes, where it is not the one that runs.
@@ -67,11 +67,12 @@ fn url(port: u16) -> String {
 }
 
 /// Asks a node whether it leads.
-pub(super) async fn about(node: &NodeContext) -> Result<About> {
-    let info = admin(node)?.status().await.into_iter().next().map(|(_, info)| info);
-    let info = info.ok_or_else(|| Error::Usage("a cluster without nodes".to_owned()))??;
+pub(super) async fn ask(node: &NodeContext) -> io::Result<Told> {
+    let status = admin(node).map_err(io::Error::other)?.status().await;
+    let (_, info) = status.into_iter().next().ok_or(io::ErrorKind::NotFound)?;
+    let info = info.map_err(io::Error::other)?;
     // The version of the program itself: it runs the nodes too.
-    Ok(About { version: Some(env!("CARGO_PKG_VERSION").to_owned()), leads: info.leader == Some(info.id) })
+    Ok(Told { version: Some(env!("CARGO_PKG_VERSION").to_owned()), leads: info.leader == Some(info.id) })
 }
 
 /// Asks a node what operators ask.

@@ -1,83 +1,104 @@
-//! Servers in processes of their own, on loopback ports and in folders of their own. Each backend's crate says how they are
-//! started and each server syncs before it acknowledges, as it does if nobody tells it otherwise.
+//! Servers in processes of their own, on loopback ports and in folders of their own.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use futures::{FutureExt, future::BoxFuture};
-use storage::{ReadOptions, Store};
-use storage_testkit::server::{Cluster, ClusterOptions, Node, NodeContext, ServerSpec};
+use storage::Store;
+use storage_servers::{Running, Servers};
+use storage_testkit::server::{ClusterOptions, MAX_NODES, Node};
 
-use super::{About, Target, killable::Killable};
+use super::{
+    Backend, Starting, Target,
+    killable::{Breaking, Killable},
+};
 use crate::{Error, Result};
 
-/// A node that is ready for its own probe may still wait for word of the leader; it answers a read within this time.
-const SERVES_WITHIN: Duration = Duration::from_secs(30);
+#[cfg(feature = "etcd")]
+pub(super) const ETCD: Backend = Backend {
+    durability: "fsync of the write-ahead log on a majority before a write is acknowledged (default)",
+    needs: || Ok((storage_servers::etcd().installed)()?),
+    ..backend(
+        "etcd",
+        |nodes, directory| start(storage_servers::etcd(), nodes, directory),
+        |nodes, directory| start_to_kill(storage_servers::etcd(), nodes, directory),
+    )
+};
 
-/// A server on this machine tells about itself within this time.
-const TELLS_WITHIN: Duration = Duration::from_secs(5);
+#[cfg(feature = "consul")]
+pub(super) const CONSUL: Backend = Backend {
+    durability: "fsync of the raft log on a majority before a write is acknowledged (default); reads with `?consistent`",
+    needs: || Ok((storage_servers::consul().installed)()?),
+    ..backend(
+        "consul",
+        |nodes, directory| start(storage_servers::consul(), nodes, directory),
+        |nodes, directory| start_to_kill(storage_servers::consul(), nodes, directory),
+    )
+};
 
-/// One kind of server.
-pub(super) struct Servers {
-    /// The scheme of the URLs that open a store on them.
-    pub(super) scheme: &'static str,
-    /// How they are started.
-    pub(super) spec: ServerSpec,
-    /// Asks one of them about itself.
-    pub(super) about: AboutFn,
+#[cfg(feature = "zk")]
+pub(super) const ZK: Backend = Backend {
+    durability: "forceSync of the transaction log on a majority before a write is acknowledged (default); `sync` before reads",
+    needs: || Ok((storage_servers::zk().installed)()?),
+    ..backend(
+        "zk",
+        |nodes, directory| start(storage_servers::zk(), nodes, directory),
+        |nodes, directory| start_to_kill(storage_servers::zk(), nodes, directory),
+    )
+};
+
+/// What all kinds of servers have in common.
+pub(super) const fn backend(
+    name: &'static str,
+    start: fn(usize, &Path) -> Starting<'_>,
+    kill: fn(usize, &Path) -> Breaking<'_>,
+) -> Backend {
+    Backend {
+        name,
+        what: "servers in processes of their own, through their client library",
+        durability: "",
+        in_process: false,
+        durable: true,
+        least_nodes: 1,
+        most_nodes: MAX_NODES,
+        placement: None,
+        needs_snet: false,
+        needs: || Ok(()),
+        start,
+        kill: Some(kill),
+    }
 }
 
-type AboutFn = fn(&NodeContext) -> BoxFuture<'_, Result<About>>;
-
-impl Servers {
-    /// Starts a cluster, and opens a handle on each of its servers.
-    pub(super) async fn start(self, nodes: usize, directory: &Path) -> Result<Box<dyn Target>> {
-        Ok(Box::new(self.run(nodes, directory).await?))
-    }
-
-    /// The same, to kill the servers of it.
-    pub(super) async fn start_to_kill(self, nodes: usize, directory: &Path) -> Result<Box<dyn Killable>> {
-        Ok(Box::new(self.run(nodes, directory).await?))
-    }
-
-    async fn run(self, nodes: usize, directory: &Path) -> Result<Running> {
-        let Self { scheme, spec, about } = self;
-        let mut options = ClusterOptions::default();
-        options.parent_dir = Some(directory.to_owned());
-        let cluster = Cluster::start(spec, nodes, options).await?;
-        let mut stores = Vec::with_capacity(nodes);
-        let (mut version, mut leader) = (None, None);
-        for (place, node) in cluster.nodes().iter().enumerate() {
-            let store = storage::open(&format!("{scheme}://{}", node.client_url())).await?;
-            store.ping(ReadOptions::default().timeout(SERVES_WITHIN)).await?;
-            stores.push(store);
-            let told = ask(node, about).await?;
-            leader = leader.or(told.leads.then_some(place));
-            version = version.or(told.version);
-        }
-        let silent = || Error::io(&format!("ask {scheme} for its version"))(io::ErrorKind::InvalidData.into());
-        Ok(Running { stores, leader, version: version.ok_or_else(silent)?, about, cluster })
-    }
+/// Starts a cluster to measure.
+pub(super) fn start(servers: Servers, nodes: usize, directory: &Path) -> Starting<'_> {
+    async move { Ok(Box::new(Measured::start(servers, nodes, directory).await?) as Box<dyn Target>) }.boxed()
 }
 
-/// Asks a server about itself, but not for ever.
-async fn ask(node: &Node, about: AboutFn) -> Result<About> {
-    let told = tokio::time::timeout(TELLS_WITHIN, about(node.context())).await;
-    told.map_err(|late| Error::io("the answer of a server")(late.into()))?
+/// Starts a cluster whose servers are killed.
+pub(super) fn start_to_kill(servers: Servers, nodes: usize, directory: &Path) -> Breaking<'_> {
+    async move { Ok(Box::new(Measured::start(servers, nodes, directory).await?) as Box<dyn Killable>) }.boxed()
 }
 
-struct Running {
-    // Fields drop in this order: the handles go before their servers.
-    stores: Vec<Arc<dyn Store>>,
+struct Measured {
+    running: Running,
+    /// The place of the one that led at the start.
     leader: Option<usize>,
     version: String,
-    about: AboutFn,
-    cluster: Cluster,
 }
 
-impl Target for Running {
+impl Measured {
+    async fn start(servers: Servers, nodes: usize, directory: &Path) -> Result<Self> {
+        let mut options = ClusterOptions::default();
+        options.parent_dir = Some(directory.to_owned());
+        let running = servers.start(nodes, options).await?;
+        let version = running.version().await.map_err(Error::io("ask a server for its version"))?;
+        Ok(Self { leader: running.leader().await, version, running })
+    }
+}
+
+impl Target for Measured {
     fn stores(&self) -> Vec<Arc<dyn Store>> {
-        self.stores.clone()
+        self.running.stores.clone()
     }
 
     fn leader(&self) -> Option<usize> {
@@ -89,46 +110,34 @@ impl Target for Running {
     }
 
     fn servers(&self) -> Option<Vec<u32>> {
-        Some(self.cluster.nodes().iter().filter_map(Node::pid).collect())
+        Some(self.running.cluster.nodes().iter().filter_map(Node::pid).collect())
     }
 
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {
-        async move {
-            for store in &self.stores {
-                // What the servers kept goes with them, whether or not they were told goodbye.
-                let _ = store.close().await;
-            }
-            drop(self.cluster);
-        }
-        .boxed()
+        self.running.stop().boxed()
     }
 }
 
 #[async_trait]
-impl Killable for Running {
+impl Killable for Measured {
     fn stores(&self) -> Vec<Arc<dyn Store>> {
-        self.stores.clone()
+        self.running.stores.clone()
     }
 
     async fn leader(&mut self) -> Result<Option<usize>> {
-        for (place, node) in self.cluster.nodes().iter().enumerate() {
-            if node.pid().is_some() && ask(node, self.about).await.is_ok_and(|about| about.leads) {
-                return Ok(Some(place));
-            }
-        }
-        Ok(None)
+        Ok(self.running.leader().await)
     }
 
     fn kill(&mut self, place: usize) -> Result<()> {
-        Ok(self.cluster.kill(place)?)
+        Ok(self.running.cluster.kill(place)?)
     }
 
     async fn restart(&mut self, place: usize) -> Result<()> {
-        self.cluster.restart(place)?;
-        Ok(self.cluster.ready(place).await?)
+        self.running.cluster.restart(place)?;
+        Ok(self.running.cluster.ready(place).await?)
     }
 
     async fn stop(self: Box<Self>) {
-        Target::stop(self).await;
+        self.running.stop().await;
     }
 }

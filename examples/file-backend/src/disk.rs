@@ -1,3 +1,9 @@
+//! The state in a file: written aside, synced, renamed, and the directory synced.
+//!
+//! Invariants: one process has the directory; the file has the name of the state only once it is whole and on stable
+//! storage. After an error from the rename on nobody knows what is there, so nothing is answered before the file is
+//! read again.
+
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Write},

@@ -1,3 +1,8 @@
+//! What the store holds and its encoding in the file, as pure functions: no file, no clock, no lock.
+//!
+//! Revisions only rise, and give the versions too, so that none ever repeats. Any damage of the file is found by the
+//! checksum, never guessed around.
+
 use std::{collections::BTreeMap, ops::Bound};
 
 use bytes::{Buf, BufMut, Bytes, TryGetError};

@@ -1,3 +1,8 @@
+//! The contract on a file: handles, deadlines and watches around the pure state and the disk.
+//!
+//! Handles on one directory share one state, under one lock that a commit holds while it syncs. So reads see only what
+//! is durable. A commit that has begun is finished on a thread of its own, whatever becomes of its caller.
+
 use std::{
     collections::HashMap,
     fs,

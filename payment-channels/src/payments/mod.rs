@@ -1,11 +1,15 @@
 //! What carries the decisions out: each operation reads, decides, and commits one transaction.
 
+mod answers;
 mod claims;
+mod guard;
 mod operator;
 mod reserve;
 mod settle;
-mod sight;
-mod turn;
+mod snapshot;
+mod unnamed;
+mod wait;
+mod watch;
 
 use std::{fmt, time::Duration};
 
@@ -14,9 +18,19 @@ use storage_core::{
     channel::{BlockNumber, ChannelId},
 };
 
-pub use self::operator::{ChannelReport, Operator};
-use self::sight::{Sight, Sights};
-use crate::{ChainChannel, ChannelSource, Error, Hold, Payment, Refusal, ReservationId, Result, Terms};
+use self::snapshot::{ChannelSnapshot, SnapshotCache};
+pub(crate) use self::snapshot::{channel_of, read_many, refuse_unnamed};
+pub use self::{
+    answers::{ChannelAnswer, SignedAmount},
+    claims::{ClaimsReport, SettledClaim},
+    guard::ReservationGuard,
+    operator::{ChannelReport, Operator},
+    unnamed::{MoveReport, move_unnamed},
+};
+use crate::{
+    ChainChannel, ChannelSource, Error, Hold, Ledger, Payment, Price, Refusal, ReservationId, Result, Terms,
+    ledger::Records,
+};
 
 /// The payments of one replica of a service. All replicas share one store; each has its own `Payments`.
 ///
@@ -45,7 +59,8 @@ pub struct Payments<S, C> {
     chain: C,
     terms: Terms,
     options: Options,
-    sights: Sights,
+    records: Records,
+    snapshots: SnapshotCache,
 }
 
 /// How a replica takes part.
@@ -70,8 +85,9 @@ pub struct Reservation {
     id: ReservationId,
     token: FencingToken,
     payment: Payment,
+    price: Price,
     chain: ChainChannel,
-    sight: Sight,
+    snapshot: ChannelSnapshot,
 }
 
 impl Options {
@@ -132,7 +148,8 @@ impl<S: Store, C: ChannelSource> Payments<S, C> {
     /// [`Error::InvalidArgument`] for options out of range.
     pub fn new(store: S, chain: C, terms: Terms, options: Options) -> Result<Self> {
         options.validate()?;
-        Ok(Self { store, chain, terms, options, sights: Sights::default() })
+        let records = Records::of(Ledger { chain_id: chain.chain_id(), contract: terms.contract });
+        Ok(Self { store, chain, terms, options, records, snapshots: SnapshotCache::default() })
     }
 
     /// The store underneath.
@@ -145,9 +162,14 @@ impl<S: Store, C: ChannelSource> Payments<S, C> {
         &self.chain
     }
 
-    /// What an operator can do with the same store.
+    /// Whose payments they are: those of the terms' contract, on the chain of the source.
+    pub fn ledger(&self) -> Ledger {
+        Ledger { chain_id: self.chain.chain_id(), contract: self.terms.contract }
+    }
+
+    /// What an operator can do with the same ledger in the same store.
     pub fn operator(&self) -> Operator<'_, S> {
-        Operator::new(&self.store)
+        Operator::new(&self.store, self.ledger())
     }
 
     async fn chain_view(&self, id: ChannelId) -> Result<(ChainChannel, BlockNumber)> {

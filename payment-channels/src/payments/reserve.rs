@@ -1,15 +1,20 @@
+//! Reserving a channel for one payment, and renewing the reservation.
+//!
+//! Invariants: a reservation is written only over exactly what was validated, by guards on channel and record. One in
+//! doubt is resolved before another is tried. A refusal counts only when it comes of a fresh read.
+
 use std::sync::OnceLock;
 
 use storage_core::{
     Outcome, Store, Txn, Version,
-    channel::{Address, Amount, BlockNumber, ChannelId},
+    channel::{Address, BlockNumber, ChannelId},
 };
 use tokio::time::Instant;
 
-use super::{Payments, Reservation, sight::Sight, turn::Turn, version_at};
+use super::{Payments, Reservation, snapshot::ChannelSnapshot, version_at, wait::ChannelWait};
 use crate::{
-    ChainChannel, ChannelSource, Error, Hold, Payment, ReservationId, Result, Settlement, Slot, Standing,
-    attempts::Attempts, merge, slot_key, validate::validate_signed,
+    ChainChannel, ChannelSource, Error, Hold, Payment, Price, ReservationId, ReservationRecord, ReservationStatus,
+    Result, Settlement, merge, retries::Retries, validate::validate_signed,
 };
 
 impl<S: Store, C: ChannelSource> Payments<S, C> {
@@ -24,7 +29,8 @@ impl<S: Store, C: ChannelSource> Payments<S, C> {
     ///
     /// # Cancel safety
     /// Dropped, the channel is reserved or not; if it is, it is free for others after its lease.
-    pub async fn reserve(&self, payment: &Payment, price: Amount) -> Result<Reservation> {
+    pub async fn reserve(&self, payment: &Payment, price: impl Into<Price>) -> Result<Reservation> {
+        let price = price.into();
         let (chain, block) = self.chain_view(payment.channel_id()).await?;
         let hold = Hold {
             id: ReservationId(storage_core::unique_id()),
@@ -46,35 +52,37 @@ impl<S: Store, C: ChannelSource> Payments<S, C> {
     /// # Cancel safety
     /// Dropped, the lease is renewed or not. The reservation stays usable.
     pub async fn renew(&self, reservation: &mut Reservation) -> Result<()> {
-        let (id, mut attempts) = (reservation.payment.channel_id(), Attempts::begin());
+        let (id, mut retries) = (reservation.payment.channel_id(), Retries::begin());
         loop {
-            held(&reservation.sight.slot, reservation.id)?;
-            let guard = reservation.sight.slot_guard(id);
+            held(&reservation.snapshot.record, reservation.id)?;
+            let guard = reservation.snapshot.record_guard(self.records, id);
             // The same bytes again: it is the version of the record that changes.
-            let txn = Txn { guards: vec![guard], ..Txn::new() }.put(slot_key(id), reservation.sight.slot.encode());
-            match self.store.commit(txn, attempts.write()).await {
+            let txn = Txn { guards: vec![guard], ..Txn::new() }
+                .put(self.records.reservation_key(id), self.records.enclose(reservation.snapshot.record.encode()));
+            match self.store.commit(txn, retries.write()).await {
                 Ok(Outcome::Committed(committed)) => {
-                    let slot_version = Some(version_at(&committed.versions, 0)?);
-                    let sight = Sight { slot_version, since: Instant::now(), ..reservation.sight.clone() };
-                    reservation.sight = self.sights.remember(id, sight);
+                    let record_version = Some(version_at(&committed.versions, 0)?);
+                    let snapshot =
+                        ChannelSnapshot { record_version, since: Instant::now(), ..reservation.snapshot.clone() };
+                    reservation.snapshot = self.snapshots.remember(id, snapshot);
                     return Ok(());
                 }
-                Ok(Outcome::Conflict(_)) => attempts.after_conflict().await?,
-                Err(error) => attempts.after(error).await?,
+                Ok(Outcome::Conflict(_)) => retries.after_conflict().await?,
+                Err(error) => retries.after(error).await?,
             }
-            reservation.sight = self.look(id, &mut attempts).await?;
+            reservation.snapshot = self.read_snapshot(id, &mut retries).await?;
         }
     }
 }
 
 /// Whether a reservation is in flight still.
-fn held(slot: &Slot, id: ReservationId) -> Result<()> {
-    match slot.standing(id) {
-        Standing::Held => Ok(()),
-        Standing::Settled(Settlement::Committed) => Err(Error::Committed),
-        Standing::Settled(Settlement::Released) => Err(Error::Released),
-        Standing::Settled(Settlement::Fenced) => Err(Error::LeaseLost),
-        Standing::Unknown => Err(Error::Unsettled),
+fn held(record: &ReservationRecord, id: ReservationId) -> Result<()> {
+    match record.status(id) {
+        ReservationStatus::Held => Ok(()),
+        ReservationStatus::Settled(Settlement::Committed) => Err(Error::Committed),
+        ReservationStatus::Settled(Settlement::Released) => Err(Error::Released),
+        ReservationStatus::Settled(Settlement::Fenced) => Err(Error::LeaseLost),
+        ReservationStatus::Unknown => Err(Error::Unsettled),
     }
 }
 
@@ -82,38 +90,39 @@ fn held(slot: &Slot, id: ReservationId) -> Result<()> {
 struct Reserving<'a, S, C> {
     payments: &'a Payments<S, C>,
     payment: Payment,
-    price: Amount,
+    price: Price,
     chain: ChainChannel,
     block: BlockNumber,
     hold: Hold,
     /// Who signed the payment, once that was looked at.
     signer: OnceLock<Option<Address>>,
-    /// The version of the slot that guards a transaction in doubt.
+    /// The version of the reservation record that guards a transaction in doubt. While it stands, that transaction may yet be applied.
     tried: Option<Option<Version>>,
 }
 
 impl<S: Store, C: ChannelSource> Reserving<'_, S, C> {
     async fn run(mut self) -> Result<Reservation> {
         let (id, payments) = (self.id(), self.payments);
-        let mut turn = Turn::begin(&payments.options);
-        let mut attempts = Attempts::begin();
+        let mut wait = ChannelWait::begin(&payments.options);
+        let mut retries = Retries::begin();
         // A decision on what was seen earlier counts only if it is to write: its guards then tell whether it was right.
-        if let Some(sight) = payments.sights.get(id)
-            && self.check(&sight).is_ok()
-            && sight.free_at().is_none()
-            && let Some(reservation) = self.take(sight, &mut attempts).await?
+        // What this replica wrote last is most often what is there still: then a reservation is one round trip.
+        if let Some(snapshot) = payments.snapshots.get(id)
+            && self.check(&snapshot).is_ok()
+            && snapshot.free_at().is_none()
+            && let Some(reservation) = self.take(snapshot, &mut retries).await?
         {
             return Ok(reservation);
         }
         loop {
-            turn.look();
-            let sight = payments.look(id, &mut attempts).await?;
-            if let Some(reservation) = self.resolve(&sight, &mut attempts)? {
+            wait.before_read();
+            let snapshot = payments.read_snapshot(id, &mut retries).await?;
+            if let Some(reservation) = self.resolve(&snapshot, &mut retries)? {
                 return Ok(reservation);
             }
-            self.check(&sight)?;
-            if turn.has_come(&sight, &mut attempts).await?
-                && let Some(reservation) = self.take(sight, &mut attempts).await?
+            self.check(&snapshot)?;
+            if wait.is_over(&snapshot, &mut retries).await?
+                && let Some(reservation) = self.take(snapshot, &mut retries).await?
             {
                 return Ok(reservation);
             }
@@ -121,53 +130,57 @@ impl<S: Store, C: ChannelSource> Reserving<'_, S, C> {
     }
 
     /// Whether the payment pays for the call, with the channel as it was seen.
-    fn check(&self, sight: &Sight) -> Result<()> {
-        let state = merge(sight.state(), &self.chain);
+    fn check(&self, snapshot: &ChannelSnapshot) -> Result<()> {
+        let state = merge(snapshot.state(), &self.chain);
         let signer = || *self.signer.get_or_init(|| self.payment.signer());
         Ok(validate_signed(&self.payment, signer, &state, &self.payments.terms, self.block, self.price)?)
     }
 
     /// Writes the hold over what was seen, if that is still there. `None`: look again.
-    async fn take(&mut self, sight: Sight, attempts: &mut Attempts) -> Result<Option<Reservation>> {
-        let id = self.id();
-        let slot = sight.slot.taken(self.hold.clone()).ok_or_else(|| exhausted(id))?;
-        // The channel is not written, but guarded: what was validated is what is there.
-        let txn = Txn { guards: vec![sight.slot_guard(id), sight.channel_guard(id)], ..Txn::new() };
-        match self.payments.store.commit(txn.put(slot_key(id), slot.encode()), attempts.write()).await {
+    async fn take(&mut self, snapshot: ChannelSnapshot, retries: &mut Retries) -> Result<Option<Reservation>> {
+        let (id, records) = (self.id(), self.payments.records);
+        let record = snapshot.record.taken(self.hold.clone()).ok_or_else(|| exhausted(id))?;
+        // The channel is not written, but guarded: what was validated is what is there. Without this guard a claim that came between the
+        // read and this commit would leave a reservation for a nonce that is past.
+        let txn =
+            Txn { guards: vec![snapshot.record_guard(records, id), snapshot.channel_guard(records, id)], ..Txn::new() };
+        let txn = txn.put(records.reservation_key(id), records.enclose(record.encode()));
+        match self.payments.store.commit(txn, retries.write()).await {
             Ok(Outcome::Committed(committed)) => {
-                let slot_version = Some(version_at(&committed.versions, 0)?);
-                let sight = Sight { slot, slot_version, since: Instant::now(), ..sight };
-                return Ok(Some(self.reservation(self.payments.sights.remember(id, sight))));
+                let record_version = Some(version_at(&committed.versions, 0)?);
+                let snapshot = ChannelSnapshot { record, record_version, since: Instant::now(), ..snapshot };
+                return Ok(Some(self.reservation(self.payments.snapshots.remember(id, snapshot))));
             }
-            Ok(Outcome::Conflict(_)) => attempts.after_conflict().await?,
+            Ok(Outcome::Conflict(_)) => retries.after_conflict().await?,
             Err(error) => {
                 if error.may_be_applied() {
-                    self.tried = Some(sight.slot_version);
+                    self.tried = Some(snapshot.record_version);
                 }
-                attempts.after(error).await?;
+                retries.after(error).await?;
             }
         }
         Ok(None)
     }
 
     /// What became of a transaction without an answer, as far as this look tells.
-    fn resolve(&mut self, sight: &Sight, attempts: &mut Attempts) -> Result<Option<Reservation>> {
+    fn resolve(&mut self, snapshot: &ChannelSnapshot, retries: &mut Retries) -> Result<Option<Reservation>> {
         let Some(tried) = self.tried else { return Ok(None) };
-        match sight.slot.standing(self.hold.id) {
-            Standing::Held => return Ok(Some(self.reservation(sight.clone()))),
-            Standing::Settled(_) => return Err(Error::LeaseLost),
-            Standing::Unknown => {}
+        match snapshot.record.status(self.hold.id) {
+            ReservationStatus::Held => return Ok(Some(self.reservation(snapshot.clone()))),
+            ReservationStatus::Settled(_) => return Err(Error::LeaseLost),
+            ReservationStatus::Unknown => {}
         }
-        if tried != sight.slot_version {
+        // The version that guarded it is gone and never comes back, so it was refused or will be.
+        if tried != snapshot.record_version {
             self.tried = None;
-            attempts.settle_doubt();
+            retries.settle_doubt();
         }
         Ok(None)
     }
 
-    fn reservation(&self, sight: Sight) -> Reservation {
-        let (chain, payment) = (self.chain.clone(), self.payment);
-        Reservation { id: self.hold.id, token: sight.slot.token(), payment, chain, sight }
+    fn reservation(&self, snapshot: ChannelSnapshot) -> Reservation {
+        let (chain, payment, price) = (self.chain.clone(), self.payment, self.price);
+        Reservation { id: self.hold.id, token: snapshot.record.token(), payment, price, chain, snapshot }
     }
 
     fn id(&self) -> ChannelId {

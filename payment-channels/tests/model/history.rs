@@ -1,34 +1,37 @@
-//! The pure model: what a channel, its slot and its claims may become, one commit after the other. It is written down apart
+//! The pure model: what a channel, its record and its claims may become, one commit after the other. It is written down apart
 //! from the code that it judges, and sees nothing but the records.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use payment_channels::{Claim, Hold, ReservationId, Settlement, Slot, Standing, claim_key, slot_key};
+use payment_channels::{Claim, Hold, ReservationId, ReservationRecord, ReservationStatus, Settlement, Usage};
 use storage_core::{
     WatchEvent,
-    channel::{Amount, ChannelState, Nonce, key_of},
+    channel::{Amount, ChannelState, Nonce},
 };
 
-use super::support::channel;
+use super::support::{LEDGER, channel, claim_key, key_of, reservation_key, usage_key};
 
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     state: Option<ChannelState>,
-    slot: Slot,
+    record: ReservationRecord,
     claims: BTreeMap<Nonce, Claim>,
+    planned: u64,
     /// Every payment that was ever authorized: each once.
     authorized: BTreeSet<(Nonce, Amount)>,
     /// Every reservation that was ever committed.
     pub(crate) committed: BTreeSet<ReservationId>,
     pub(crate) fenced: usize,
+    pub(crate) prepaid: usize,
 }
 
 /// The writes of one commit.
 #[derive(Debug, Default)]
 struct Written {
     state: Option<ChannelState>,
-    slot: Option<Slot>,
+    record: Option<ReservationRecord>,
     claims: Vec<Claim>,
+    usage: Option<Usage>,
 }
 
 macro_rules! legal {
@@ -43,8 +46,8 @@ impl Model {
     /// Follows one commit.
     pub(crate) fn follow(&mut self, commit: &[WatchEvent]) -> Result<(), String> {
         let written = Written::of(commit)?;
-        let ended = match &written.slot {
-            Some(slot) => self.turn(slot)?,
+        let ended = match &written.record {
+            Some(record) => self.follow_reservation(record)?,
             None => None,
         };
         let before = self.state.clone();
@@ -74,14 +77,23 @@ impl Model {
                 }
             }
         }
+        if let Some(usage) = &written.usage {
+            // What is paid and what can be used change together, by the same.
+            let amount =
+                |state: Option<&ChannelState>| state.and_then(|state| state.authorized_amount.to_u64()).unwrap_or(0);
+            let (paid, planned) = (amount(written.state.as_ref()), usage.planned.to_u64().unwrap_or(0));
+            legal!(planned - self.planned == paid - amount(before.as_ref()), "{planned} are planned with {written:?}");
+            self.planned = planned;
+            self.prepaid += 1;
+        }
         legal!(written.claims.is_empty() || written.state.is_some(), "a claim without its channel");
         self.state = written.state.or(before);
         Ok(())
     }
 
-    /// Follows the slot, and tells whose reservation ended how.
-    fn turn(&mut self, after: &Slot) -> Result<Option<(Hold, Settlement)>, String> {
-        let before = std::mem::replace(&mut self.slot, after.clone());
+    /// Follows the record, and tells whose reservation ended how.
+    fn follow_reservation(&mut self, after: &ReservationRecord) -> Result<Option<(Hold, Settlement)>, String> {
+        let before = std::mem::replace(&mut self.record, after.clone());
         let steps = after.token().0.checked_sub(before.token().0);
         let steps = steps.ok_or_else(|| format!("the token went from {} to {}", before.token(), after.token()))?;
         if let (Some(old), Some(new)) = (before.hold(), after.hold())
@@ -92,9 +104,9 @@ impl Model {
         }
         let ended = match before.hold() {
             None => None,
-            Some(hold) => match after.standing(hold.id) {
-                Standing::Settled(end) => Some((hold.clone(), end)),
-                standing => return Err(format!("{hold:?} is gone and {standing:?}")),
+            Some(hold) => match after.status(hold.id) {
+                ReservationStatus::Settled(end) => Some((hold.clone(), end)),
+                status => return Err(format!("{hold:?} is gone and {status:?}")),
             },
         };
         let fenced = ended.as_ref().is_some_and(|(_, end)| *end == Settlement::Fenced);
@@ -112,13 +124,16 @@ impl Written {
         let mut written = Self::default();
         for event in commit {
             let WatchEvent::Put { entry, .. } = event else { continue };
+            let record = LEDGER.open(entry).map_err(|error| error.to_string())?;
             let failed = |error| format!("{}: {error}", entry.key);
             if entry.key == key_of(channel()) {
-                written.state = Some(ChannelState::decode(&entry.value).map_err(failed)?);
-            } else if entry.key == slot_key(channel()) {
-                written.slot = Some(Slot::decode(&entry.value).map_err(failed)?);
+                written.state = Some(ChannelState::decode(record).map_err(failed)?);
+            } else if entry.key == reservation_key(channel()) {
+                written.record = Some(ReservationRecord::decode(record).map_err(failed)?);
+            } else if entry.key == usage_key(channel()) {
+                written.usage = Some(Usage::decode(record).map_err(failed)?);
             } else {
-                let claim = Claim::decode(&entry.value).map_err(failed)?;
+                let claim = Claim::decode(record).map_err(failed)?;
                 legal!(entry.key == claim_key(channel(), claim.payment.nonce()), "{} holds {claim:?}", entry.key);
                 written.claims.push(claim);
             }

@@ -6,21 +6,21 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, TryStreamExt, future::join_all};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::join_all};
 use parking_lot::Mutex;
 use payment_channels::{
     AfterClaim, ChannelSource, Claim, Error, MemoryChain, Options, Payments, Rejection, Reservation, ReservationId,
 };
 use storage_core::{
     Key, ReadOptions, Store, StoreExt, WatchEvent, WatchOptions, WatchStream, WatchSupport,
-    channel::{Amount, BlockNumber, ChannelState, Nonce, key_of},
+    channel::{Amount, BlockNumber, ChannelState, Nonce},
 };
 use tokio::sync::Notify;
 
 use super::{
     history::Model,
     lossy::{Lossy, Weather},
-    support::{BLOCK, channel, pay, replica_with},
+    support::{BLOCK, LEDGER, channel, key_of, pay, replica_with},
 };
 
 /// How long things take.
@@ -44,6 +44,7 @@ pub(crate) struct Counts {
     pub(crate) claims: usize,
     pub(crate) unlocked: usize,
     pub(crate) fenced: usize,
+    pub(crate) prepaid: usize,
     pub(crate) crashes_before: usize,
     pub(crate) crashes_after: usize,
     pub(crate) lost_replies: usize,
@@ -57,7 +58,7 @@ macro_rules! add_all {
 
 impl Counts {
     pub(crate) fn add(&mut self, other: Self) {
-        add_all!(self, other: accepted refused busy released lost_leases left_in_doubt claims unlocked fenced
+        add_all!(self, other: accepted refused busy released lost_leases left_in_doubt claims unlocked fenced prepaid
             crashes_before crashes_after lost_replies late_writes failures);
     }
 }
@@ -85,6 +86,10 @@ struct Log {
     /// The claims that the contract has paid.
     paid: Vec<Claim>,
     deposited: u64,
+    /// What closing claims gave back to the sender.
+    returned: u64,
+    /// What is in the channel in the end.
+    left: u64,
     /// A reserved payment that could not be committed although nobody was ahead of it: a call that is not paid.
     unpaid: Option<String>,
 }
@@ -205,11 +210,15 @@ impl Replica {
             30..35 => return,
             _ => {}
         }
-        let charge = self.rng.u32(..5) != 0;
+        let (charge, prepaid) = (self.rng.u32(..5) != 0, self.rng.u32(..3) == 0);
         let mut in_doubt = false;
         for _ in 0..self.rng.u32(1..4) {
             let settled = async {
-                if charge { payments.commit(&reservation).await } else { payments.release(&reservation).await }
+                match (charge, prepaid) {
+                    (true, true) => payments.commit_prepaid(&reservation).await,
+                    (true, false) => payments.commit(&reservation).await,
+                    (false, _) => payments.release(&reservation).await,
+                }
             };
             // A caller in a hurry drops the call, which is then done or not.
             let hurry = self.rng.u32(..6) == 0;
@@ -256,20 +265,27 @@ impl World {
         let Ok(claims) = payments.claims().try_collect::<Vec<_>>().await else { return };
         for claim in claims {
             self.pay_claim(&claim);
-            let Ok(Some(on_chain)) = self.chain.channel(channel()).await else { return };
-            if on_chain.nonce > claim.payment.nonce() {
-                drop(payments.finish_claim(channel(), claim.payment.nonce()).await);
-            }
         }
+        // Whether or not somebody else comes in between, or it dies halfway.
+        drop(payments.settle_claims().await);
     }
 
     fn pay_claim(&self, claim: &Claim) -> Option<Rejection> {
         let mut log = self.log.lock();
+        let before = self.left();
         match self.chain.pay_claim(claim) {
             Ok(()) => log.paid.push(*claim),
             Err(rejection) => return Some(rejection),
         }
+        if claim.after == AfterClaim::Close {
+            log.returned += before - claim.payment.amount().to_u64().unwrap_or(0);
+        }
         None
+    }
+
+    fn left(&self) -> u64 {
+        let channel = self.chain.channel(channel()).now_or_never().and_then(Result::ok).flatten();
+        channel.and_then(|channel| channel.full_amount.to_u64()).unwrap_or(0)
     }
 
     fn deposit(&self, amount: u64) {
@@ -305,10 +321,17 @@ async fn check(world: &World, store: &Arc<dyn Store>, watch: Option<WatchStream>
             return Err(format!("a claim cannot be paid: {rejection}: {claim:?}"));
         }
     }
+    let settled = last.settle_claims().await.map_err(|error| error.to_string())?;
+    let left: Vec<Claim> = last.operator().claims().try_collect().await.map_err(|error| error.to_string())?;
+    if !left.is_empty() || settled.claims.iter().any(|settled| !settled.is_finished) {
+        return Err(format!("claims are left that the chain has passed: {left:?}"));
+    }
+    let left = world.left();
+    world.log.lock().left = left;
     let state = peek(&**store).await.map_err(text)?;
     let (mut counts, not_charged) = audit(world, state.as_ref())?;
     if let Some(watch) = watch {
-        counts.fenced = follow(store, watch, &not_charged).await?;
+        (counts.fenced, counts.prepaid) = follow(store, watch, &not_charged).await?;
     }
     let struck = &world.weather.struck;
     counts.crashes_before = struck.crashes_before.load(Ordering::Relaxed);
@@ -338,14 +361,23 @@ fn audit(world: &World, state: Option<&ChannelState>) -> Result<(Counts, Vec<Res
         }
     }
     let claimed: u64 = log.paid.iter().filter_map(|claim| claim.payment.amount().to_u64()).sum();
-    if claimed > log.deposited {
-        return Err(format!("{claimed} were claimed of {} deposited", log.deposited));
+    // A claim that closes gives what is left back to the sender; no other token comes or goes.
+    let accounted = claimed + log.left + log.returned;
+    if accounted != log.deposited {
+        let Log { deposited, left, returned, .. } = log;
+        return Err(format!(
+            "{claimed} were claimed, {returned} returned and {left} are left, of {deposited} deposited"
+        ));
     }
     Ok((log.counts, std::mem::take(&mut log.not_charged)))
 }
 
-/// Follows every commit with the model. Returns how often a holder was fenced.
-async fn follow(store: &Arc<dyn Store>, watch: WatchStream, not_charged: &[ReservationId]) -> Result<usize, String> {
+/// Follows every commit with the model. Returns how often a holder was fenced, and how often usage was planned.
+async fn follow(
+    store: &Arc<dyn Store>,
+    watch: WatchStream,
+    not_charged: &[ReservationId],
+) -> Result<(usize, usize), String> {
     let end = Key::try_from("the end").map_err(text)?;
     store.put(&end, "").await.map_err(text)?;
     let mut watch = watch;
@@ -363,13 +395,13 @@ async fn follow(store: &Arc<dyn Store>, watch: WatchStream, not_charged: &[Reser
     }
     match not_charged.iter().find(|id| model.committed.contains(id)) {
         Some(id) => Err(format!("reservation {id} was told that it is not charged, and is")),
-        None => Ok(model.fenced),
+        None => Ok((model.fenced, model.prepaid)),
     }
 }
 
 async fn peek(store: &dyn Store) -> storage_core::Result<Option<ChannelState>> {
     let entry = store.get(&key_of(channel()), ReadOptions::default()).await?;
-    Ok(entry.and_then(|entry| ChannelState::decode(&entry.value).ok()))
+    Ok(entry.and_then(|entry| ChannelState::decode(LEDGER.open(&entry).ok()?).ok()))
 }
 
 fn text(error: storage_core::Error) -> String {

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::TryStreamExt;
-use payment_channels::{AfterClaim, Claim, ClaimRefusal, Error, MemoryChain, Options, Payments, Refusal, Rejection};
+use payment_channels::{
+    AfterClaim, ChannelAnswer, Claim, ClaimRefusal, ClientMessage, Error, MemoryChain, MessageRefusal, Options,
+    Payments, Refusal, Rejection, SignedAmount,
+};
 use storage_core::{
     FaultInjecting, Store, StoreExt,
     channel::{Amount, BlockNumber, ChannelId, ChannelState, ChannelStatus, Nonce},
@@ -156,8 +159,8 @@ pub(crate) async fn claims_are_listed_by_channel_and_nonce_and_bad_records_are_n
     }
     let nonces: Vec<_> = claims(&one).await.iter().map(|claim| claim.payment.nonce()).collect();
     assert_eq!(nonces, (0..12).map(Nonce::from).collect::<Vec<_>>());
-    let key = payment_channels::claim_key(channel(), Nonce::from(12));
-    bed.store().put(&key, claims(&one).await[0].encode()).await.unwrap();
+    let key = claim_key(channel(), Nonce::from(12));
+    bed.store().put(&key, LEDGER.enclose(&claims(&one).await[0].encode())).await.unwrap();
     let error = one.claims().try_collect::<Vec<_>>().await.unwrap_err();
     assert!(matches!(error, Error::MisplacedRecord { key: found } if found == key));
 }
@@ -167,9 +170,10 @@ pub(crate) async fn claims_that_cannot_be_read_are_named_and_never_overwritten(b
     let one = replica(bed.store(), &chain, "one");
     paid(&one, 0, 10).await;
     let before = state(&one).await;
-    let key = payment_channels::claim_key(channel(), Nonce::ZERO);
+    let key = claim_key(channel(), Nonce::ZERO);
     for (value, newer) in [(&b"CLAM\x00\x02"[..], true), (b"CLAM\x00\x01", false), (b"", false)] {
-        bed.store().put(&key, value).await.unwrap();
+        let value = LEDGER.enclose(value);
+        bed.store().put(&key, value.clone()).await.unwrap();
         match one.claims().try_collect::<Vec<_>>().await.unwrap_err() {
             Error::NewerRecord { key: found, found: 2, supported: 1 } => assert!(newer && found == key),
             Error::CorruptRecord { key: found, .. } => assert!(!newer && found == key),
@@ -179,8 +183,94 @@ pub(crate) async fn claims_that_cannot_be_read_are_named_and_never_overwritten(b
         let expected = ClaimRefusal::AlreadyClaimed { nonce: Nonce::ZERO };
         assert!(matches!(refused, Err(Error::ClaimRefused(refusal)) if refusal == expected), "{refused:?}");
         let entry = bed.store().get(&key, Default::default()).await.unwrap().unwrap();
-        assert_eq!((&entry.value[..], state(&one).await), (value, before.clone()), "both are as they were");
+        assert_eq!((entry.value, state(&one).await), (value, before.clone()), "both are as they were");
     }
+}
+
+pub(crate) async fn what_the_chain_has_passed_is_finished_and_no_longer_offered(bed: Bed) {
+    let chain = chain(1000);
+    let one = replica(bed.store(), &chain, "one");
+    paid(&one, 0, 100).await;
+    let first = one.start_claim(channel(), AfterClaim::Continue).await.unwrap();
+    paid(&one, 1, 50).await;
+    let second = one.start_claim(channel(), AfterClaim::Continue).await.unwrap();
+    let report = one.settle_claims().await.unwrap();
+    assert_eq!((report.open_amount(), report.finished_amount()), (Some(Amount::from(150)), Some(Amount::ZERO)));
+    assert_eq!(claims(&one).await, [first, second], "nothing is finished before it is paid");
+    // It is paid, and whoever should have finished it has died.
+    chain.pay_claim(&first).unwrap();
+    assert_eq!(claims(&one).await, [second], "what is paid is not offered");
+    let faulty = FaultInjecting::new(bed.store());
+    faulty.lose_replies(1);
+    let report = replica(faulty, &chain, "other").settle_claims().await.unwrap();
+    assert_eq!((report.open_amount(), report.finished_amount()), (Some(Amount::from(50)), Some(Amount::from(100))));
+    let stored: Vec<_> = one.operator().claims().try_collect().await.unwrap();
+    assert_eq!(stored, [second]);
+    chain.pay_claim(&second).unwrap();
+    assert_eq!(one.settle_claims().await.unwrap().finished_amount(), Some(Amount::from(50)));
+    assert_eq!(one.settle_claims().await.unwrap().claims, []);
+}
+
+pub(crate) async fn settling_goes_on_behind_a_record_that_cannot_be_read(bed: Bed) {
+    let chain = chain(1000);
+    let one = replica(bed.store(), &chain, "one");
+    paid(&one, 0, 100).await;
+    let claim = one.start_claim(channel(), AfterClaim::Continue).await.unwrap();
+    chain.pay_claim(&claim).unwrap();
+    let garbage = claim_key(ChannelId::from(6), Nonce::ZERO);
+    bed.store().put(&garbage, "x").await.unwrap();
+    let report = one.settle_claims().await.unwrap();
+    assert_eq!(report.finished_amount(), Some(Amount::from(100)));
+    assert!(matches!(&report.unreadable[..], [Error::CorruptRecord { key, .. }] if *key == garbage), "{report:?}");
+}
+
+pub(crate) async fn a_client_is_told_what_is_authorized_and_what_is_claimed(bed: Bed) {
+    let chain = chain(1000);
+    let one = replica(bed.store(), &chain, "one");
+    let block = BlockNumber::from(BLOCK + 3);
+    let ask = async |words: &str, block| {
+        let message = ClientMessage::ChannelState { channel_id: channel(), block }.bytes(CONTRACT);
+        one.channel_answer(channel(), block, &sign_message(words, &message)).await
+    };
+    let signed =
+        |nonce, amount| SignedAmount { amount: Amount::from(amount), signature: pay(nonce, amount).signature() };
+    let nothing = ChannelAnswer { nonce: Nonce::ZERO, signed: None, old: None };
+    assert_eq!(ask("signer", block).await.unwrap(), nothing);
+    paid(&one, 0, 580).await;
+    assert_eq!(ask("sender", block).await.unwrap(), ChannelAnswer { signed: Some(signed(0, 580)), ..nothing.clone() });
+    let claim = one.start_claim(channel(), AfterClaim::Continue).await.unwrap();
+    paid(&one, 1, 20).await;
+    let pending = ChannelAnswer { nonce: Nonce::from(1), signed: Some(signed(1, 20)), old: Some(signed(0, 580)) };
+    assert_eq!(ask("signer", block).await.unwrap(), pending);
+    chain.pay_claim(&claim).unwrap();
+    assert_eq!(ask("signer", block).await.unwrap(), ChannelAnswer { old: None, ..pending });
+    let refusal = |answer: Result<ChannelAnswer, Error>| match answer {
+        Err(Error::MessageRefused(refusal)) => refusal,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refusal(ask("stranger", block).await), MessageRefusal::Unauthenticated);
+    let late = BlockNumber::from(BLOCK + 6);
+    let current = BlockNumber::from(BLOCK);
+    assert_eq!(refusal(ask("signer", late).await), MessageRefusal::NotRecent { block: late, current });
+    let short = refusal(one.channel_answer(channel(), block, &[1; 64]).await);
+    assert!(matches!(short, MessageRefusal::Signature(_)), "{short:?}");
+}
+
+/// Calldata as the ABI's own encoder makes it (eth-abi).
+#[test]
+fn a_wallet_is_given_what_the_contract_takes() {
+    let claim = Claim { id: 1, payment: pay(0, 580), after: AfterClaim::Close };
+    let word = |number: u64| format!("{number:064x}");
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let signature = hex(claim.payment.signature().as_bytes());
+    let (r, s, v) = (&signature[..64], &signature[64..128], u64::from_str_radix(&signature[128..], 16).unwrap());
+    let expected = ["2ed0bb4f".to_owned(), word(7), word(580), word(580), word(v), r.to_owned(), s.to_owned(), word(1)];
+    assert_eq!(hex(&claim.calldata())[8..], expected.concat()[8..]);
+    let arrays: String = [word(7), word(580), word(580), word(1), word(v), r.to_owned(), s.to_owned()]
+        .map(|word| format!("{:064x}{word}{word}", 2))
+        .concat();
+    let offsets: String = (0..7).map(|place| word(32 * (7 + 3 * place))).collect();
+    assert_eq!(hex(&Claim::calldata_of_many(&[claim, claim])), format!("aa5f510a{offsets}{arrays}"));
 }
 
 pub(crate) async fn channels_are_listed_with_their_states(bed: Bed) {
@@ -201,5 +291,8 @@ rules! {
     a_claim_whose_reply_was_lost_knows_its_own,
     claims_are_listed_by_channel_and_nonce_and_bad_records_are_named,
     claims_that_cannot_be_read_are_named_and_never_overwritten,
+    what_the_chain_has_passed_is_finished_and_no_longer_offered,
+    settling_goes_on_behind_a_record_that_cannot_be_read,
+    a_client_is_told_what_is_authorized_and_what_is_claimed,
     channels_are_listed_with_their_states,
 }

@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use futures::{TryStreamExt, future::join_all};
-use payment_channels::{
-    AfterClaim, Error, FreeCalls, Operation, Options, PrepaidUsage, Refusal, UsageChange, claim_key, slot_key,
-};
+use payment_channels::{AfterClaim, Error, FreeCalls, Operation, Options, PrepaidUsage, Refusal, UsageChange};
 use storage_core::{
     Expected, FaultInjecting, Observed, Op, ReadOptions, Store, StoreExt, Txn, WriteOptions,
-    channel::{Amount, Nonce, key_of},
+    channel::{Amount, Nonce},
 };
 use tokio::time::Instant;
 
@@ -33,7 +31,7 @@ pub(crate) async fn a_dead_replica_does_not_lock_a_channel_for_ever_and_frees_no
     let options = |name| Options::new(name).lease(lease);
     let [dead, next, third] = ["dead", "next", "third"].map(|name| replica_with(bed.store(), &chain, options(name)));
     let left_behind = dead.reserve(&pay(0, 10), Amount::ZERO).await.unwrap();
-    let hold = next.operator().report(channel()).await.unwrap().slot.hold().cloned().unwrap();
+    let hold = next.operator().report(channel()).await.unwrap().reservation.hold().cloned().unwrap();
     assert_eq!((hold.owner.as_str(), hold.lease), ("dead", lease), "the record says whose and how long");
     // From when another one looks, it blocks for its lease and no longer.
     assert!(matches!(next.reserve(&pay(0, 10), Amount::ZERO).await, Err(Error::Busy { .. })));
@@ -80,17 +78,17 @@ pub(crate) async fn a_payment_that_was_accepted_is_not_accepted_again_by_any_rep
 /// Free-call counters were read before the lock: of calls at the same time only one was counted.
 pub(crate) async fn a_counter_that_moved_after_it_was_read_is_read_again(bed: Bed) {
     let store = Noting::new(bed.store());
-    let free = FreeCalls::new(store.clone());
+    let free = FreeCalls::new(store.clone(), LEDGER);
     let user = address_of("user");
     free.count(user, &mut Operation::random(), 3).await.unwrap();
     // Exactly between the read and the write of the next call, another replica counts two.
-    let elsewhere = FreeCalls::new(bed.fresh().store());
+    let elsewhere = FreeCalls::new(bed.fresh().store(), LEDGER);
     let mut moved = Vec::new();
     for _ in 0..3 {
         moved.push(elsewhere.count(user, &mut Operation::random(), 3).await.unwrap());
     }
-    let key = payment_channels::free_calls_key(user);
-    store.come_before_next_commit(Txn::new().put(key, moved[2].encode()));
+    let key = free_calls_key(user);
+    store.come_before_next_commit(Txn::new().put(key, LEDGER.enclose(&moved[2].encode())));
     let refused = free.count(user, &mut Operation::random(), 3).await;
     assert!(matches!(refused, Err(Error::FreeCallsExhausted { limit: 3 })), "{refused:?}");
     assert_eq!(free.get(user).await.unwrap().used(), 3);
@@ -105,7 +103,7 @@ pub(crate) async fn retries_are_bounded_and_wait_in_between(bed: Bed) {
     store.taken();
     let began = Instant::now();
     let operation = &mut Operation::random();
-    let usage = PrepaidUsage::new(store.clone());
+    let usage = PrepaidUsage::new(store.clone(), LEDGER);
     let results = [
         one.commit(&held).await,
         usage.change(channel(), operation, UsageChange::Plan(Amount::from(1))).await.map(|_| ()),
@@ -124,15 +122,16 @@ pub(crate) async fn a_delete_is_part_of_a_transaction(bed: Bed) {
     let one = replica(store.clone(), &chain, "one");
     paid(&one, 0, 10).await;
     let claim = one.start_claim(channel(), AfterClaim::Continue).await.unwrap();
-    let (key, slot) = (claim_key(channel(), claim.payment.nonce()), slot_key(channel()));
-    let put_and_delete = |expected| Txn::new().guard(key.clone(), expected).put(slot.clone(), "x").delete(key.clone());
+    let (key, record) = (claim_key(channel(), claim.payment.nonce()), reservation_key(channel()));
+    let put_and_delete =
+        |expected| Txn::new().guard(key.clone(), expected).put(record.clone(), "x").delete(key.clone());
     let refused = store.commit(put_and_delete(Expected::Absent), WriteOptions::default()).await.unwrap();
     assert!(!refused.is_committed());
     assert!(store.get(&key, ReadOptions::default()).await.unwrap().is_some());
     let applied = store.commit(put_and_delete(Expected::Exists), WriteOptions::default()).await.unwrap();
     assert!(applied.is_committed());
     assert_eq!(store.get(&key, ReadOptions::default()).await.unwrap(), None);
-    assert_eq!(store.get(&slot, ReadOptions::default()).await.unwrap().unwrap().value, "x");
+    assert_eq!(store.get(&record, ReadOptions::default()).await.unwrap().unwrap().value, "x");
 }
 
 /// The store in memory told of success although it had met a conflict: tests on it proved nothing.
@@ -164,7 +163,7 @@ pub(crate) async fn the_store_in_memory_tells_of_a_conflict(bed: Bed) {
 /// Increments without an operation id counted twice when a reply was lost and the call was made again.
 pub(crate) async fn an_increment_whose_reply_was_lost_counts_once(bed: Bed) {
     let store = FaultInjecting::new(bed.store());
-    let usage = PrepaidUsage::new(store.clone());
+    let usage = PrepaidUsage::new(store.clone(), LEDGER);
     store.lose_replies(1);
     usage.change(channel(), &mut Operation::random(), UsageChange::Plan(Amount::from(10))).await.unwrap();
     let mut used = Operation::random();
@@ -183,7 +182,7 @@ pub(crate) async fn what_is_listed_tells_its_key(bed: Bed) {
     one.start_claim(channel(), AfterClaim::Continue).await.unwrap();
     let entries: Vec<_> = store.scan_all(b"").try_collect().await.unwrap();
     let keys: Vec<_> = entries.iter().map(|entry| entry.key.clone()).collect();
-    assert_eq!(keys, [key_of(channel()), claim_key(channel(), Nonce::ZERO), slot_key(channel())]);
+    assert_eq!(keys, [key_of(channel()), claim_key(channel(), Nonce::ZERO), reservation_key(channel())]);
     let channels: Vec<_> = one.operator().channels().try_collect().await.unwrap();
     assert_eq!(channels[0].state.channel_id, channel());
     let claims: Vec<_> = one.claims().try_collect().await.unwrap();

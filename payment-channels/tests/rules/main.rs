@@ -1,5 +1,5 @@
 //! The rules of payments, one by one: each in memory in simulated time, and those that touch the store on the embedded engine too.
-//! `payment-tests` tries the same rules on the servers.
+//! With the feature `servers`, clusters of real servers are tried as well, with some of the interleavings.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -32,15 +32,25 @@ macro_rules! clock_rules {
 mod claims;
 mod counters;
 mod counting;
+mod daemon;
 mod defects;
+mod ledgers;
 mod noting;
 mod records;
 mod reservations;
+#[cfg(feature = "servers")]
+mod servers;
 mod signatures;
 mod validation;
 
 #[path = "../support/bed.rs"]
 mod bed;
+#[cfg(feature = "servers")]
+#[path = "../model/mod.rs"]
+mod model;
+#[cfg(feature = "servers")]
+use model::support;
+#[cfg(not(feature = "servers"))]
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -49,12 +59,22 @@ use std::sync::Arc;
 use storage_core::Store;
 use storage_embedded::LocalCluster;
 
+/// The rules that touch the store.
+const RULES: &[&[bed::Rule]] = &[
+    claims::RULES,
+    counters::RULES,
+    daemon::RULES,
+    defects::RULES,
+    ledgers::RULES,
+    reservations::RULES,
+    validation::RULES,
+];
+
 #[tokio::test]
 async fn every_rule_holds_on_the_embedded_engine() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = LocalCluster::start(dir.path(), 3, |config| config).await.unwrap();
     let stores = cluster.running().map(|node| Arc::new(node.store()) as Arc<dyn Store>).collect();
-    bed::hold_on(stores, &[claims::RULES, counters::RULES, defects::RULES, reservations::RULES, validation::RULES])
-        .await;
+    bed::hold_on(stores, RULES).await;
     cluster.stop_all().await;
 }

@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use payment_channels::{
-    AfterClaim, Claim, FreeCallCount, Hold, Operation, ReservationId, Settlement, Slot, Standing, Usage, UsageChange,
+    AfterClaim, Claim, FreeCallCount, Hold, Operation, ReservationId, ReservationRecord, ReservationStatus, Settlement,
+    Usage, UsageChange,
 };
 use proptest::prelude::*;
 use storage_core::{
@@ -25,8 +26,8 @@ fn hold(id: u128) -> Hold {
 }
 
 /// Four reservations, one for each way to end and one in flight.
-fn held_slot() -> Slot {
-    let released = Slot::default().taken(hold(1)).unwrap().ended(Settlement::Released);
+fn held_record() -> ReservationRecord {
+    let released = ReservationRecord::default().taken(hold(1)).unwrap().ended(Settlement::Released);
     released.taken(hold(2)).unwrap().taken(hold(3)).unwrap().ended(Settlement::Committed).taken(hold(4)).unwrap()
 }
 
@@ -46,6 +47,10 @@ fn free_calls() -> FreeCallCount {
     (1..=2).fold(FreeCallCount::default(), |count, id| count.after(&Operation::new(OperationId(id)), 5).unwrap())
 }
 
+fn free_calls_given_back() -> FreeCallCount {
+    free_calls().after_giving_back(OperationId(2)).unwrap()
+}
+
 /// The bytes in a golden file.
 fn golden(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -57,17 +62,21 @@ fn golden(name: &str) -> Vec<u8> {
 
 #[test]
 fn golden_files_are_read_and_written_for_ever() {
-    assert_eq!(Slot::decode(&golden("slot_v1_held.hex")), Ok(held_slot()));
-    assert_eq!(Slot::decode(&golden("slot_v1_free.hex")), Ok(held_slot().unlocked().unwrap()));
+    assert_eq!(ReservationRecord::decode(&golden("slot_v1_held.hex")), Ok(held_record()));
+    assert_eq!(ReservationRecord::decode(&golden("slot_v1_free.hex")), Ok(held_record().unlocked().unwrap()));
     assert_eq!(Claim::decode(&golden("claim_v1.hex")), Ok(claim()));
     assert_eq!(Usage::decode(&golden("usage_v1.hex")), Ok(usage()));
     assert_eq!(FreeCallCount::decode(&golden("free_calls_v1.hex")), Ok(free_calls()));
+    assert_eq!(FreeCallCount::decode(&golden("free_calls_v2.hex")), Ok(free_calls_given_back()));
+    assert_eq!(free_calls_given_back().used(), 1);
     let written = [
-        ("slot_v1_held.hex", held_slot().encode()),
-        ("slot_v1_free.hex", held_slot().unlocked().unwrap().encode()),
+        ("slot_v1_held.hex", held_record().encode()),
+        ("slot_v1_free.hex", held_record().unlocked().unwrap().encode()),
         ("claim_v1.hex", claim().encode()),
         ("usage_v1.hex", usage().encode()),
         ("free_calls_v1.hex", free_calls().encode()),
+        ("free_calls_v2.hex", free_calls_given_back().encode()),
+        ("ledger_v1.hex", LEDGER.enclose(b"record")),
     ];
     for (name, bytes) in &written {
         assert_eq!(golden(name), bytes[..], "{name}");
@@ -80,20 +89,23 @@ fn golden_files_are_read_and_written_for_ever() {
 /// Whether bytes are read, and if so, which bytes are written for what was read.
 type Reencode = fn(&[u8]) -> Result<Vec<u8>, DecodeError>;
 
-const KINDS: [(Reencode, [u8; 4]); 4] = [
-    (|bytes| Slot::decode(bytes).map(|slot| slot.encode().to_vec()), *b"SLOT"),
-    (|bytes| Claim::decode(bytes).map(|claim| claim.encode().to_vec()), *b"CLAM"),
-    (|bytes| Usage::decode(bytes).map(|usage| usage.encode().to_vec()), *b"USGE"),
-    (|bytes| FreeCallCount::decode(bytes).map(|count| count.encode().to_vec()), *b"FREE"),
+const KINDS: [(Reencode, [u8; 4], u8); 5] = [
+    (|bytes| ReservationRecord::decode(bytes).map(|record| record.encode().to_vec()), *b"SLOT", 1),
+    (|bytes| Claim::decode(bytes).map(|claim| claim.encode().to_vec()), *b"CLAM", 1),
+    (|bytes| Usage::decode(bytes).map(|usage| usage.encode().to_vec()), *b"USGE", 1),
+    (|bytes| FreeCallCount::decode(bytes).map(|count| count.encode().to_vec()), *b"FREE", 2),
+    (|bytes| FreeCallCount::decode(bytes).map(|count| count.encode().to_vec()), *b"FREE", 2),
 ];
 
-fn examples() -> [Vec<u8>; 4] {
-    [held_slot().encode(), claim().encode(), usage().encode(), free_calls().encode()].map(|bytes| bytes.to_vec())
+fn examples() -> [Vec<u8>; 5] {
+    let counts = [free_calls().encode(), free_calls_given_back().encode()];
+    let [counted, given_back] = counts;
+    [held_record().encode(), claim().encode(), usage().encode(), counted, given_back].map(|bytes| bytes.to_vec())
 }
 
 #[test]
 fn each_defect_of_a_record_has_its_own_error() {
-    for ((reencode, tag), good) in KINDS.into_iter().zip(examples()) {
+    for ((reencode, tag, newest), good) in KINDS.into_iter().zip(examples()) {
         assert_eq!(reencode(&good).as_ref(), Ok(&good));
         for length in 0..good.len() {
             assert_eq!(reencode(&good[..length]), Err(DecodeError::Truncated), "{tag:?}: {length} bytes");
@@ -105,7 +117,8 @@ fn each_defect_of_a_record_has_its_own_error() {
             reencode(&bytes).unwrap_err()
         };
         assert!(matches!(with(0, b'X'), DecodeError::WrongSchema { expected, .. } if expected == tag));
-        assert_eq!(with(5, 2), DecodeError::NewerVersion { found: 2, supported: 1 });
+        let (found, supported) = (u16::from(newest) + 1, u16::from(newest));
+        assert_eq!(with(5, newest + 1), DecodeError::NewerVersion { found, supported });
         assert_eq!(with(5, 0), DecodeError::NonCanonical { field: "version" });
     }
     let claim = claim().encode();
@@ -118,16 +131,16 @@ fn each_defect_of_a_record_has_its_own_error() {
 
 proptest! {
     #[test]
-    fn what_is_read_is_written_the_same(record in proptest::collection::vec(any::<u8>(), 0..400), kind in 0usize..4) {
-        let (reencode, tag) = KINDS[kind];
-        let record = [&tag[..], &[0, 1], &record].concat();
+    fn what_is_read_is_written_the_same(record in proptest::collection::vec(any::<u8>(), 0..400), kind in 0usize..5, newest: bool) {
+        let (reencode, tag, version) = KINDS[kind];
+        let record = [&tag[..], &[0, if newest { version } else { 1 }], &record].concat();
         if let Ok(written) = reencode(&record) {
             prop_assert_eq!(written, record);
         }
     }
 
     #[test]
-    fn a_byte_changed_is_refused_or_means_something_else(kind in 0usize..4, place in any::<prop::sample::Index>(), flip in 1u8..) {
+    fn a_byte_changed_is_refused_or_means_something_else(kind in 0usize..5, place in any::<prop::sample::Index>(), flip in 1u8..) {
         let mut record = examples()[kind].clone();
         let place = place.index(record.len());
         record[place] ^= flip;
@@ -139,22 +152,22 @@ proptest! {
 
 #[test]
 fn a_slot_remembers_how_the_last_reservations_ended() {
-    let slot = held_slot();
-    assert_eq!(slot.token().0, 4);
-    let standings = [1, 2, 3, 4, 5].map(|id| slot.standing(ReservationId(id)));
-    let settled = Standing::Settled;
+    let record = held_record();
+    assert_eq!(record.token().0, 4);
+    let statuses = [1, 2, 3, 4, 5].map(|id| record.status(ReservationId(id)));
+    let settled = ReservationStatus::Settled;
     let expected = [
         settled(Settlement::Released),
         settled(Settlement::Fenced),
         settled(Settlement::Committed),
-        Standing::Held,
-        Standing::Unknown,
+        ReservationStatus::Held,
+        ReservationStatus::Unknown,
     ];
-    assert_eq!(standings, expected);
-    let many = (10..)
-        .take(Slot::MAX_SETTLED)
-        .fold(slot.ended(Settlement::Committed), |slot, id| slot.taken(hold(id)).unwrap().ended(Settlement::Committed));
-    assert_eq!(many.standing(ReservationId(4)), Standing::Unknown, "bounded");
-    assert_eq!(many.standing(ReservationId(10)), settled(Settlement::Committed));
-    assert_eq!(Slot::decode(&many.encode()), Ok(many));
+    assert_eq!(statuses, expected);
+    let many = (10..).take(ReservationRecord::MAX_SETTLED).fold(record.ended(Settlement::Committed), |record, id| {
+        record.taken(hold(id)).unwrap().ended(Settlement::Committed)
+    });
+    assert_eq!(many.status(ReservationId(4)), ReservationStatus::Unknown, "bounded");
+    assert_eq!(many.status(ReservationId(10)), settled(Settlement::Committed));
+    assert_eq!(ReservationRecord::decode(&many.encode()), Ok(many));
 }

@@ -2,8 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use payment_channels::{Error, MemoryChain, Options, Payments, Refusal, Reservation, Settlement, Standing};
-use storage_core::{FaultInjecting, Store, channel::Amount};
+use payment_channels::{
+    Authorization, Error, MemoryChain, Options, Payment, Payments, Refusal, Reservation, ReservationStatus, Settlement,
+};
+use storage_core::{
+    FaultInjecting, Store,
+    channel::{Amount, ChannelId},
+};
 use tokio::time::Instant;
 
 use crate::{bed::Bed, counting::Counted, noting::Noting, support::*};
@@ -45,7 +50,7 @@ pub(crate) async fn a_committed_payment_is_authorized_and_a_released_one_is_not(
     one.commit(&again).await.unwrap();
     let report = other.operator().report(channel()).await.unwrap();
     assert_eq!(report.channel.unwrap().signature, Some(pay(0, 20).signature()));
-    assert_eq!(report.slot.hold(), None);
+    assert_eq!(report.reservation.hold(), None);
 }
 
 pub(crate) async fn a_warm_reservation_is_one_round_trip_and_a_cold_one_two(bed: Bed) {
@@ -87,7 +92,7 @@ pub(crate) async fn what_a_replica_remembers_never_refuses_a_payment(bed: Bed) {
     assert!(matches!(refused, Error::Refused(Refusal::IncorrectNonce { .. })), "{refused:?}");
 }
 
-/// A claim of a free channel does not touch the slot, so the channel itself has to be guarded.
+/// A claim of a free channel does not touch the record, so the channel itself has to be guarded.
 pub(crate) async fn what_a_replica_remembers_never_accepts_a_payment(bed: Bed) {
     let [one, other] = two(&bed);
     let first = one.reserve(&pay(0, 10), PRICE).await.unwrap();
@@ -95,7 +100,7 @@ pub(crate) async fn what_a_replica_remembers_never_accepts_a_payment(bed: Bed) {
     other.start_claim(channel(), payment_channels::AfterClaim::Continue).await.unwrap();
     let refused = one.reserve(&pay(0, 20), PRICE).await.unwrap_err();
     assert!(matches!(refused, Error::Refused(Refusal::IncorrectNonce { .. })), "{refused:?}");
-    assert_eq!(one.operator().report(channel()).await.unwrap().slot.hold(), None);
+    assert_eq!(one.operator().report(channel()).await.unwrap().reservation.hold(), None);
 }
 
 pub(crate) async fn a_dead_holder_blocks_for_its_lease_from_when_another_looks(bed: Bed) {
@@ -193,7 +198,10 @@ pub(crate) async fn a_commit_that_gave_up_says_that_it_may_be_applied_and_can_be
     let error = one.commit(&reservation).await.unwrap_err();
     assert!(error.may_be_applied(), "{error:?}");
     store.mend();
-    assert_eq!(one.standing(channel(), reservation.id()).await.unwrap(), Standing::Settled(Settlement::Committed));
+    assert_eq!(
+        one.status(channel(), reservation.id()).await.unwrap(),
+        ReservationStatus::Settled(Settlement::Committed)
+    );
     one.commit(&reservation).await.unwrap();
     assert_eq!(authorized(&one).await, Amount::from(10));
 }
@@ -212,8 +220,8 @@ pub(crate) async fn attempts_are_bounded_in_number_and_time(bed: Bed) {
 }
 
 async fn forced<S: Store>(payments: &Payments<S, Arc<MemoryChain>>, held: &Reservation) {
-    let slot = payments.operator().force_unlock(channel()).await.unwrap();
-    assert!(slot.hold().is_none() && slot.token() > held.token());
+    let record = payments.operator().force_unlock(channel()).await.unwrap();
+    assert!(record.hold().is_none() && record.token() > held.token());
 }
 
 pub(crate) async fn an_operators_unlock_fences_the_holder(bed: Bed) {
@@ -224,8 +232,73 @@ pub(crate) async fn an_operators_unlock_fences_the_holder(bed: Bed) {
     let next = operator.reserve(&pay(0, 10), PRICE).await.unwrap();
     assert!(matches!(one.release(&held).await, Err(Error::LeaseLost)), "nobody frees the channel of another");
     operator.commit(&next).await.unwrap();
-    let before = operator.operator().report(channel()).await.unwrap().slot;
+    let before = operator.operator().report(channel()).await.unwrap().reservation;
     assert_eq!(operator.operator().force_unlock(channel()).await.unwrap(), before, "a free channel stays as it is");
+}
+
+pub(crate) async fn a_guard_keeps_the_channel_for_as_long_as_a_call_takes(bed: Bed) {
+    let [one, other] = two(&bed);
+    let one = Arc::new(one);
+    let guard = one.reserve_guarded(&pay(0, 10), PRICE).await.unwrap();
+    for _ in 0..10 {
+        // Others look all the time, so that a lease without renewals would end.
+        assert!(busy(&other, 10).await);
+        tokio::time::sleep(bed.lease() / 4).await;
+    }
+    guard.commit().await.unwrap();
+    assert_eq!(authorized(&other).await, Amount::from(10));
+}
+
+pub(crate) async fn a_guard_that_is_dropped_gives_the_channel_back_at_once(bed: Bed) {
+    let [one, other] = two(&bed);
+    let one = Arc::new(one);
+    drop(one.reserve_guarded(&pay(0, 10), PRICE).await.unwrap());
+    let began = Instant::now();
+    let patient = other.operator();
+    while patient.report(channel()).await.unwrap().reservation.hold().is_some() {
+        assert!(began.elapsed() < Duration::from_secs(30), "it is held still");
+        bed.pass(Duration::from_millis(10)).await;
+    }
+    let guard = one.reserve_guarded(&pay(0, 10), PRICE).await.unwrap();
+    guard.release().await.unwrap();
+    let fenced = one.reserve_guarded(&pay(0, 10), PRICE).await.unwrap();
+    other.operator().force_unlock(channel()).await.unwrap();
+    let lost = fenced.commit().await;
+    assert!(matches!(lost, Err(Error::LeaseLost)), "{lost:?}");
+    assert_eq!(authorized(&other).await, Amount::ZERO);
+}
+
+/// More channels than a replica remembers, each asked for between two looks at the one that a dead replica holds.
+pub(crate) async fn a_dead_replica_blocks_for_a_lease_however_many_other_channels_strangers_ask_for(bed: Bed) {
+    const STRANGERS: u64 = 5_000;
+    let lease = bed.lease();
+    let chain = chain(1000);
+    for id in 1000..1000 + STRANGERS {
+        let channel_id = ChannelId::from(id);
+        chain.open(payment_channels::ChainChannel { channel_id, ..chain_channel(1000) });
+    }
+    let [dead, live] = ["dead", "live"].map(|name| replica_with(bed.store(), &chain, options(&bed, name)));
+    let held = dead.reserve(&pay(0, 10), PRICE).await.unwrap();
+    let signature = pay(0, 10).signature();
+    let mut waited = Duration::ZERO;
+    let next = loop {
+        match live.reserve(&pay(0, 20), PRICE).await {
+            Ok(next) => break next,
+            Err(Error::Busy { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+        for id in 1000..1000 + STRANGERS {
+            let authorization = Authorization { channel_id: ChannelId::from(id), ..authorization(9, 1) };
+            let stranger = Payment::new(authorization, signature.as_bytes()).unwrap();
+            let refused = live.reserve(&stranger, PRICE).await.map(drop);
+            assert!(matches!(refused, Err(Error::Refused(Refusal::IncorrectNonce { .. }))), "{refused:?}");
+        }
+        bed.pass(lease / 4).await;
+        waited += lease / 4;
+        assert!(waited <= lease, "blocked for longer than a lease");
+    };
+    live.commit(&next).await.unwrap();
+    assert!(matches!(dead.commit(&held).await, Err(Error::LeaseLost)));
 }
 
 pub(crate) async fn options_out_of_range_are_refused(bed: Bed) {
@@ -259,10 +332,13 @@ rules! {
     a_commit_that_gave_up_says_that_it_may_be_applied_and_can_be_asked_again,
     an_operators_unlock_fences_the_holder,
     a_shared_handle_of_any_store_will_do,
+    a_guard_keeps_the_channel_for_as_long_as_a_call_takes,
+    a_guard_that_is_dropped_gives_the_channel_back_at_once,
 }
 
 // What they are about is the clock: no call of theirs reaches the store.
 clock_rules! {
+    a_dead_replica_blocks_for_a_lease_however_many_other_channels_strangers_ask_for,
     attempts_are_bounded_in_number_and_time,
     options_out_of_range_are_refused,
 }

@@ -2,9 +2,9 @@
 
 use std::{fs, path::Path};
 
-use payment_channels::{Authorization, Payment, SignatureError, Signer};
+use payment_channels::{Authorization, ClientMessage, FreeCallToken, FreeCallUser, Payment, SignatureError, Signer};
 use serde::Deserialize;
-use storage_core::channel::{Address, Amount};
+use storage_core::channel::{Address, Amount, BlockNumber, ChannelId, Nonce, Signature};
 
 use crate::support::{address_of, sign};
 
@@ -159,4 +159,70 @@ fn a_signature_fits_no_other_payment() {
     assert!(fitting.clone().count() > 1 && fitting.into_iter().all(|fitting| fitting == good), "only its own");
     let near = Authorization { amount: good.amount.checked_add(Amount::from(1)).unwrap(), ..good };
     assert_ne!(Payment::new(near, &signature).unwrap().signer(), Some(signer));
+}
+
+#[derive(Deserialize)]
+struct SignedMessage {
+    name: String,
+    message: String,
+    signature: String,
+    signer: String,
+}
+
+/// Messages as snet-daemon's clients sign them, and payments with its own tests' key.
+#[test]
+fn messages_of_the_daemons_clients_are_its_own_byte_for_byte() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/messages.json");
+    let signed: Vec<SignedMessage> = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    let find = |name: &str| signed.iter().find(|signed| signed.name.starts_with(name)).unwrap();
+    let contract: Address = "0xf25186b5081ff5ce73482ad761db0eb0d25abfbf".parse().unwrap();
+    let (channel_id, nonce, block) = (ChannelId::from(42), Nonce::from(3), BlockNumber::from(0x35));
+    let user = FreeCallUser {
+        address: find("free call").signer.parse().unwrap(),
+        user_id: String::new(),
+        organization: "YOUR_ORG_ID".to_owned(),
+        service: "YOUR_SERVICE_ID".to_owned(),
+        group_id: "99ybRIg2wAx55mqVsA6sB4S7WxPQHNKqa4BPu/bhj+U=".to_owned(),
+    };
+    let given = find("free call token");
+    let signature = Signature::new(bytes(&given.signature).try_into().unwrap());
+    let token = FreeCallToken { signature, expiration: BlockNumber::from(0x78) };
+    assert_eq!(FreeCallToken::message(&user, "default_group", token.expiration), bytes(&given.message));
+    assert_eq!(token.signer(&user, "default_group"), Ok(Some(given.signer.parse().unwrap())));
+    assert_eq!(FreeCallToken::parse(&token.to_bytes()), Some(token.clone()));
+    for wrong in [&b""[..], &token.to_bytes()[..65], &[&token.to_bytes()[..66], b"0x78"].concat()] {
+        assert_eq!(FreeCallToken::parse(wrong), None);
+    }
+    let payment = bytes(&find("GetToken").message)[..65].to_vec().try_into().unwrap();
+    let ids = [2, 1].map(ChannelId::from).to_vec();
+    let messages = [
+        ("GetChannelState", ClientMessage::ChannelState { channel_id, block }),
+        ("GetListUnclaimed", ClientMessage::ListUnclaimed { block }),
+        ("GetListInProgress", ClientMessage::ListInProgress { block }),
+        ("StartClaimForMultiple", ClientMessage::StartClaims { channel_ids: ids, block }),
+        ("GetToken", ClientMessage::PrepaidToken { payment: Signature::new(payment), block }),
+    ];
+    let start = ("StartClaim", ClientMessage::StartClaim { channel_id, nonce });
+    let free = ClientMessage::FreeCall { user, block: BlockNumber::from(0x63), token: token.to_bytes() };
+    let exact = |name: &str| signed.iter().find(|signed| signed.name == name).unwrap();
+    let all = messages.iter().map(|(name, message)| (find(name), message));
+    for (signed, message) in all.chain([(exact(start.0), &start.1), (exact("free call"), &free)]) {
+        assert_eq!(message.bytes(contract), bytes(&signed.message), "{}", signed.name);
+        let signer = message.signer(contract, &bytes(&signed.signature));
+        assert_eq!(signer, Ok(Some(signed.signer.parse().unwrap())), "{}", signed.name);
+        let elsewhere = message.signer(Address::new([1; 20]), &bytes(&signed.signature)).unwrap();
+        let names_contract = !matches!(message, ClientMessage::PrepaidToken { .. } | ClientMessage::FreeCall { .. });
+        assert_eq!(elsewhere != signer.unwrap(), names_contract, "{}: for another contract", signed.name);
+    }
+    assert_eq!(start.1.signer(contract, &[0; 64]), Err(SignatureError::Length { actual: 64 }));
+}
+
+#[test]
+fn a_message_is_recent_within_five_blocks() {
+    let message = ClientMessage::ListUnclaimed { block: BlockNumber::from(100) };
+    for (current, is_recent) in [(94, false), (95, true), (100, true), (105, true), (106, false)] {
+        assert_eq!(message.is_recent(BlockNumber::from(current)), is_recent, "{current}");
+    }
+    assert!(ClientMessage::ListUnclaimed { block: BlockNumber::MAX }.is_recent(BlockNumber::MAX));
+    assert!(!ClientMessage::ListUnclaimed { block: BlockNumber::MAX }.is_recent(BlockNumber::ZERO));
 }

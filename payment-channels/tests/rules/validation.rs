@@ -1,9 +1,9 @@
 //! Payments that do not pay, each with its own refusal, and merging with the blockchain.
 
-use payment_channels::{Authorization, ChainChannel, Error, Payment, Refusal, authorize, merge, validate};
+use payment_channels::{Authorization, ChainChannel, Error, Payment, Price, Refusal, authorize, merge, validate};
 use storage_core::{
     Store, StoreExt,
-    channel::{Address, Amount, BlockNumber, ChannelId, ChannelState, ChannelStatus, GroupId, Nonce, key_of},
+    channel::{Address, Amount, BlockNumber, ChannelId, ChannelState, ChannelStatus, GroupId, Nonce},
 };
 
 use crate::{bed::Bed, support::*};
@@ -79,6 +79,36 @@ fn a_free_call_needs_a_payment_of_its_own() {
     assert_eq!(check(&pay(3, 580), &state(), 0), Err(stale(580, 0)), "the same payment twice");
     assert_eq!(check(&pay(3, 579), &state(), 0), Err(stale(579, 0)));
     assert_eq!(check(&pay(3, 581), &state(), 0), Ok(()));
+}
+
+/// As the daemon's check of the income has it.
+#[test]
+fn an_exact_price_is_met_exactly() {
+    let exactly = |payment: &Payment, price: u64| {
+        validate(payment, &state(), &terms(), BlockNumber::from(BLOCK), Price::Exactly(Amount::from(price)))
+    };
+    assert_eq!(exactly(&pay(3, 600), 20), Ok(()));
+    let other = |amount: u64, price: u64| {
+        let [authorized, price, amount] = [580, price, amount].map(Amount::from);
+        Err(Refusal::OtherPrice { authorized, price, amount })
+    };
+    for amount in [599, 601, 1000] {
+        assert_eq!(exactly(&pay(3, amount), 20), other(amount, 20));
+    }
+    assert_eq!(exactly(&pay(3, 581), 0), other(581, 0));
+    assert_eq!(exactly(&pay(3, 580), 20), Err(stale(580, 20)), "the same payment twice");
+    assert_eq!(exactly(&pay(3, 580), 0), Ok(()), "what costs nothing takes nothing");
+}
+
+pub(crate) async fn a_call_for_exactly_nothing_writes_nothing_to_the_channel(bed: Bed) {
+    let chain = chain(1000);
+    let one = replica(bed.store(), &chain, "one");
+    for _ in 0..2 {
+        let reservation = one.reserve(&pay(0, 0), Price::Exactly(Amount::ZERO)).await.unwrap();
+        one.commit(&reservation).await.unwrap();
+    }
+    let report = one.operator().report(channel()).await.unwrap();
+    assert_eq!((report.channel, report.reservation.token().0), (None, 2));
 }
 
 #[test]
@@ -246,19 +276,19 @@ pub(crate) async fn records_that_cannot_be_read_stop_a_payment_and_stay_as_they_
     let chain = chain(1000);
     let good = merge(None, &chain_channel(1000));
     let newer = [b"CHAN\x00\x02".as_slice(), &good.encode()[6..]].concat();
-    let slot = payment_channels::slot_key(channel());
+    let record = reservation_key(channel());
     let elsewhere = ChannelState { channel_id: ChannelId::from(8), ..good.clone() };
     let cases = [
         (key_of(channel()), newer, "newer"),
         (key_of(channel()), b"".to_vec(), "corrupt"),
         (key_of(channel()), b"{\"nonce\":0}".to_vec(), "corrupt"),
         (key_of(channel()), elsewhere.encode().to_vec(), "misplaced"),
-        (slot.clone(), b"SLOT\x00\x02".to_vec(), "newer"),
-        (slot.clone(), b"SLOT\x00\x01\x00".to_vec(), "corrupt"),
-        (slot, good.encode().to_vec(), "corrupt"),
+        (record.clone(), b"SLOT\x00\x02".to_vec(), "newer"),
+        (record.clone(), b"SLOT\x00\x01\x00".to_vec(), "corrupt"),
+        (record, good.encode().to_vec(), "corrupt"),
     ];
     for (key, value, kind) in cases {
-        let bed = bed.fresh();
+        let (bed, value) = (bed.fresh(), LEDGER.enclose(&value));
         let store = bed.store();
         store.put(&key, value.clone()).await.unwrap();
         let payments = replica(bed.store(), &chain, "one");
@@ -280,4 +310,5 @@ pub(crate) async fn records_that_cannot_be_read_stop_a_payment_and_stay_as_they_
 rules! {
     each_bad_payment_is_refused_for_its_own_reason_and_nothing_is_written,
     records_that_cannot_be_read_stop_a_payment_and_stay_as_they_are,
+    a_call_for_exactly_nothing_writes_nothing_to_the_channel,
 }

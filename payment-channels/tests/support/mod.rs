@@ -6,9 +6,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use alloy_primitives::keccak256;
 use parking_lot::Mutex;
-use payment_channels::{Authorization, ChainChannel, MemoryChain, Options, Payment, Payments, Signer, Terms};
+use payment_channels::{
+    Authorization, ChainChannel, FreeCallUser, Ledger, MemoryChain, Options, Payment, Payments, Signer, Terms,
+};
 use storage_core::{
-    Store,
+    Key, Store,
     channel::{Address, Amount, BlockNumber, ChannelId, GroupId, Nonce},
 };
 
@@ -20,6 +22,28 @@ pub(crate) const THRESHOLD: u64 = 100;
 
 pub(crate) fn terms() -> Terms {
     Terms { contract: CONTRACT, recipient: RECIPIENT, group_id: GROUP, expiration_threshold: THRESHOLD }
+}
+
+pub(crate) const LEDGER: Ledger = Ledger { chain_id: MemoryChain::CHAIN_ID, contract: CONTRACT };
+
+pub(crate) fn key_of(id: ChannelId) -> Key {
+    LEDGER.channel_key(id)
+}
+
+pub(crate) fn reservation_key(id: ChannelId) -> Key {
+    LEDGER.reservation_key(id)
+}
+
+pub(crate) fn claim_key(id: ChannelId, nonce: Nonce) -> Key {
+    LEDGER.claim_key(id, nonce)
+}
+
+pub(crate) fn usage_key(id: ChannelId) -> Key {
+    LEDGER.usage_key(id)
+}
+
+pub(crate) fn free_calls_key(user: Address) -> Key {
+    LEDGER.free_calls_key(&FreeCallUser::from(user))
 }
 
 pub(crate) fn channel() -> ChannelId {
@@ -70,6 +94,14 @@ pub(crate) fn pay(nonce: u64, amount: u64) -> Payment {
 
 pub(crate) fn sign(words: &str, authorization: Authorization) -> Payment {
     signer(words).sign(authorization).unwrap()
+}
+
+/// Any message, signed as an Ethereum signed message by the key made of a word.
+pub(crate) fn sign_message(words: &str, message: &[u8]) -> Vec<u8> {
+    let digest = alloy_primitives::eip191_hash_message(keccak256(message));
+    let key = k256::ecdsa::SigningKey::from_slice(&keccak256(words)[..]).unwrap();
+    let (signature, recovery_id) = key.sign_prehash_recoverable(&digest[..]).unwrap();
+    [&signature.to_bytes()[..], &[27 + recovery_id.to_byte()]].concat()
 }
 
 pub(crate) fn replica<S: Store>(store: S, chain: &Arc<MemoryChain>, name: &str) -> Payments<S, Arc<MemoryChain>> {

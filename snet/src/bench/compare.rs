@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use ::bench::{Change, Changes, Report, Spread, Verdict, changes};
+use ::bench::{Changes, FigureChange, Report, Spread, Verdict, changes};
 use anyhow::{Context as _, anyhow};
 
 use crate::{
@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let (before, after) = (read(&arguments.before)?, read(&arguments.after)?);
     let changes = changes(&before, &after);
-    super::print(arguments.output, &changes, table)?;
+    arguments.output.print(&changes, table)?;
     match changes.count(Verdict::Worse) {
         0 => Ok(()),
         worse => Err(Failure::No(anyhow!("{worse} of {} figures are worse", changes.changes.len()))),
@@ -86,7 +86,7 @@ fn figure(spread: &Spread) -> String {
     format!("{} ({} to {})", each(spread.median), each(spread.min), each(spread.max))
 }
 
-fn verdict(change: &Change) -> &'static str {
+fn verdict(change: &FigureChange) -> &'static str {
     match change.verdict {
         Verdict::Better => "better",
         Verdict::Worse => "WORSE",

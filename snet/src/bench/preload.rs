@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &Arguments, channels: u64, clients: &Clients) -> Ou
     let mut progress = crate::progress::Progress::new(3 + 2 * preload.rounds);
     let report = ::bench::preload(&preload, clients, |step| progress.step(step))?;
     drop(progress);
-    super::print(arguments.output, &report, table)
+    arguments.output.print(&report, table)
 }
 
 #[cfg(feature = "embedded")]
@@ -56,5 +56,5 @@ fn table(report: &::bench::PreloadReport) -> String {
     table.row(["puts/s beside the channels".to_owned(), speed(&report.full)]);
     table.row(["  of the empty node's".to_owned(), format!("{:.0} %", report.full_to_empty * 100.0)]);
     let mark = if report.on_tmpfs { "THE DATA WAS IN MEMORY: the speeds say nothing.\n" } else { "" };
-    format!("{}\n{mark}\n{table}", super::physics_line(&report.physics))
+    format!("{}\n{mark}\n{table}", report.physics)
 }

@@ -1,10 +1,10 @@
 //! `snet channel show`
 
 use ::storage::channel::ChannelId;
-use payment_channels::{PrepaidUsage, Slot};
+use payment_channels::ReservationRecord;
 use serde::Serialize;
 
-use super::{Place, channel_id, claims::Claim, list::Channel, no_channel, print};
+use super::{StoreFlags, channel_id, claims::ListedClaim, list::Channel, no_channel, owner_of};
 use crate::{exit::Outcome, table::Table};
 
 /// Show all that a store has of one channel: its state, who holds it, its claims and its prepaid usage.
@@ -15,29 +15,30 @@ Examples:
   snet channel show consul://127.0.0.1:8500 0x7 --output json")]
 pub(crate) struct Show {
     #[command(flatten)]
-    place: Place,
+    flags: StoreFlags,
     /// The channel: a decimal number, or 0x and hexadecimal digits.
     #[arg(value_parser = channel_id)]
     channel: ChannelId,
 }
 
 #[derive(Serialize)]
-struct Report {
+struct ChannelOverview {
     /// `None`: a payment is in flight, and none was stored yet.
     channel: Option<Channel>,
-    turn: Turn,
-    claims: Vec<Claim>,
+    #[serde(rename = "turn")]
+    hold: HoldStatus,
+    claims: Vec<ListedClaim>,
     prepaid: Prepaid,
 }
 
-/// Whose turn it is at a channel.
-#[derive(Serialize)]
-pub(super) struct Turn {
+/// Who holds a channel, if anybody does.
+#[derive(Clone, Serialize)]
+pub(super) struct HoldStatus {
     token: u64,
     held_by: Option<Hold>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct Hold {
     owner: String,
     lease_seconds: f64,
@@ -53,38 +54,38 @@ struct Prepaid {
     refunded: String,
 }
 
-pub(super) async fn run(Show { place, channel: id }: &Show) -> Outcome {
-    let store = place.open().await?;
-    let report = async {
-        let operator = payment_channels::Operator::new(&*store);
+pub(super) async fn run(Show { flags, channel: id }: &Show) -> Outcome {
+    let report = flags.ask(async |found| {
+        let operator = owner_of(&found.operators, *id).await?;
+        let operator = operator.ok_or_else(|| no_channel(*id, &flags.url, &found.daemon))?;
         let found = operator.report(*id).await?;
-        if found.channel.is_none() && found.slot == Slot::default() {
-            return Err(no_channel(*id, &place.url));
-        }
-        let usage = PrepaidUsage::new(std::sync::Arc::clone(&store)).get(*id).await?;
-        Ok(Report {
-            channel: found.channel.as_ref().map(Channel::from),
-            turn: Turn::from(&found.slot),
-            claims: operator.claims_of(*id).await?.iter().map(Claim::from).collect(),
+        let usage = operator.usage(*id).await?;
+        Ok(ChannelOverview {
+            channel: found.channel.as_ref().map(|state| Channel::of(operator.ledger(), state)),
+            hold: HoldStatus::from(&found.reservation),
+            claims: operator
+                .claims_of(*id)
+                .await?
+                .iter()
+                .map(|claim| ListedClaim::of(operator.ledger(), claim))
+                .collect(),
             prepaid: Prepaid {
                 planned: usage.planned.to_string(),
                 used: usage.used.to_string(),
                 refunded: usage.refunded.to_string(),
             },
         })
-    };
-    let report = report.await;
-    let _ = store.close().await;
-    print(place.output, &report?, |report| table(*id, report))
+    });
+    flags.output.print(&report.await?, |report| table(*id, report))
 }
 
-fn table(id: ChannelId, Report { channel, turn, claims, prepaid }: &Report) -> String {
+fn table(id: ChannelId, ChannelOverview { channel, hold, claims, prepaid }: &ChannelOverview) -> String {
     let mut table = Table::default();
     match channel {
         Some(channel) => channel.describe(&mut table),
         None => table.row([format!("channel {id}"), "no payment was stored yet".to_owned()]),
     }
-    table.row(["held by".to_owned(), turn.describe()]);
+    table.row(["held by".to_owned(), hold.describe()]);
     for claim in claims {
         table.row(["claim".to_owned(), claim.describe()]);
     }
@@ -93,20 +94,20 @@ fn table(id: ChannelId, Report { channel, turn, claims, prepaid }: &Report) -> S
     table.to_string()
 }
 
-impl From<&Slot> for Turn {
-    fn from(slot: &Slot) -> Self {
-        let held_by = slot.hold().map(|hold| Hold {
+impl From<&ReservationRecord> for HoldStatus {
+    fn from(record: &ReservationRecord) -> Self {
+        let held_by = record.hold().map(|hold| Hold {
             owner: hold.owner.clone(),
             lease_seconds: hold.lease.as_secs_f64(),
             nonce: hold.nonce.to_string(),
             amount: hold.amount.to_string(),
             reservation: hold.id.to_string(),
         });
-        Self { token: slot.token().0, held_by }
+        Self { token: record.token().0, held_by }
     }
 }
 
-impl Turn {
+impl HoldStatus {
     pub(super) fn is_free(&self) -> bool {
         self.held_by.is_none()
     }

@@ -1,8 +1,8 @@
-//! `snet storage certs`
+//! `snet storage certs`: certificates to try TLS with, of an authority made for it.
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write as _,
+    io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
     str::FromStr,
     time::{Duration, SystemTime},
@@ -15,7 +15,10 @@ use rcgen::{
 };
 
 use super::config;
-use crate::exit::{Failure, Outcome};
+use crate::{
+    exit::{Failure, Outcome},
+    files,
+};
 
 /// Make an authority and certificates, for a cluster that is tried out.
 #[derive(Debug, clap::Args)]
@@ -93,7 +96,7 @@ pub(super) fn run(arguments: &Certs) -> Outcome {
     let there: Vec<_> = names
         .iter()
         .flat_map(|name| [cert(&arguments.out, name), key(&arguments.out, name)])
-        .filter(|file| file.exists())
+        .filter(|file| !matches!(fs::symlink_metadata(file), Err(error) if error.kind() == ErrorKind::NotFound))
         .map(|file| file.display().to_string())
         .collect();
     if !there.is_empty() && !arguments.force {
@@ -172,11 +175,14 @@ fn key(dir: &Path, name: &str) -> PathBuf {
 const PUBLIC: u32 = 0o644;
 const PRIVATE: u32 = 0o600;
 
-/// Writes a new file, which nobody could open while it had other rights.
+/// Writes a file, which nobody could open while it had other rights. One that was there before is whole until this one is.
 fn write(file: &Path, text: &str, rights: u32) -> anyhow::Result<()> {
     let cannot = || format!("cannot write {}", file.display());
-    if file.exists() {
-        fs::remove_file(file).with_context(cannot)?;
+    let mut aside = file.as_os_str().to_owned();
+    aside.push(".new");
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).with_context(cannot),
+        _ => {}
     }
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -184,7 +190,12 @@ fn write(file: &Path, text: &str, rights: u32) -> anyhow::Result<()> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, rights);
     #[cfg(not(unix))]
     let _ = rights;
-    options.open(file).and_then(|mut file| file.write_all(text.as_bytes())).with_context(cannot)
+    let written = options.open(&aside).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    });
+    let written = written.and_then(|()| fs::rename(&aside, file));
+    written.and_then(|()| files::sync_dir_of(file)).with_context(cannot)
 }
 
 fn say(out: &Path, nodes: &[Node]) -> Outcome {

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use self::handle::Handle;
-use super::place::{One, print};
+use super::flags::StoreUrlFlags;
 use crate::{
     exit::{Failure, Outcome},
     progress::Progress,
@@ -35,7 +35,7 @@ skipped, since others may use them. The store should be idle or at least not in 
 A case that fails ends the command with code 1.")]
 pub(crate) struct Check {
     #[command(flatten)]
-    store: One,
+    store: StoreUrlFlags,
     /// Run only the cases whose name contains this.
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
@@ -51,7 +51,7 @@ pub(super) async fn run(arguments: &Check) -> Outcome {
     let store = Arc::clone(&live.store);
     // Lost replies and outages need no help of the servers.
     let checked = Injected::new(live);
-    let mut report = Report { cases: Vec::new(), passed: 0, skipped: 0, failed: 0 };
+    let mut report = SuiteReport { cases: Vec::new(), passed: 0, skipped: 0, failed: 0 };
     let mut progress = Progress::new(cases.len());
     for case in &cases {
         progress.step(&name_of(case));
@@ -71,7 +71,7 @@ pub(super) async fn run(arguments: &Check) -> Outcome {
     }
     drop(progress);
     let _ = store.close().await;
-    print(arguments.store.output, &report, table)?;
+    arguments.store.output.print(&report, table)?;
     match report.failed {
         0 => Ok(()),
         failed => Err(Failure::Wrong(anyhow!("the store breaks the contract in {failed} of {} cases", cases.len()))),
@@ -80,7 +80,7 @@ pub(super) async fn run(arguments: &Check) -> Outcome {
 
 /// What was found.
 #[derive(Serialize)]
-struct Report {
+struct SuiteReport {
     cases: Vec<Checked>,
     passed: usize,
     skipped: usize,
@@ -95,7 +95,7 @@ struct Checked {
     millis: u64,
 }
 
-fn table(report: &Report) -> String {
+fn table(report: &SuiteReport) -> String {
     let mut table = Table::default();
     for Checked { case, verdict, reason, millis } in &report.cases {
         table.row([format!("{verdict:<9}{case}"), format!("{millis} ms")]);
@@ -103,7 +103,7 @@ fn table(report: &Report) -> String {
             table.row([format!("           {reason}")]);
         }
     }
-    let Report { passed, skipped, failed, .. } = report;
+    let SuiteReport { passed, skipped, failed, .. } = report;
     format!("{table}\n{passed} passed, {skipped} skipped, {failed} failed\n")
 }
 

@@ -1,4 +1,4 @@
-//! `snet storage cluster`
+//! `snet storage cluster`: who votes in a cluster that grows by itself, leaving it, and the last resort.
 
 mod recover;
 
@@ -6,12 +6,13 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::anyhow;
 use clap::Subcommand;
+use storage_membership::Overview;
 use storage_replica::{
     config::{Bootstrap, Growing},
-    membership::{self, Overview},
+    growing,
 };
 
-use super::{config, place::print};
+use super::config;
 use crate::{
     exit::{Failure, Outcome},
     output::Output,
@@ -91,16 +92,16 @@ impl Which {
 pub(super) async fn run(command: &Command) -> Outcome {
     match command {
         Command::Show(Show { which, output }) => {
-            let overview = membership::overview(&which.growing()?, which.timeout()).await?;
-            print(*output, &overview, table)
+            let overview = growing::overview(&which.growing()?, which.timeout()).await?;
+            output.print(&overview, table)
         }
         Command::Recover(arguments) => recover::run(arguments).await,
         Command::Leave(Leave { replica, undo, which }) => {
-            let growing = which.growing()?;
-            if growing.replicas.iter().all(|known| known.id != *replica) {
+            let cluster = which.growing()?;
+            if cluster.membership.replicas.iter().all(|known| known.id != *replica) {
                 return Err(Failure::Usage(anyhow!("there is no replica {replica} with a node in the file")));
             }
-            let table = membership::open_table(&growing, which.timeout()).await?;
+            let table = growing::open_table(&cluster, which.timeout()).await?;
             Ok(table.leave(*replica, !undo).await?)
         }
     }
@@ -130,7 +131,13 @@ fn table(overview: &Overview) -> String {
     }
     let mut lines = vec![format!("cluster {}", overview.cluster), table.to_string()];
     if !overview.lost_voters.is_empty() {
-        lines.push(format!("voters that are lost: {}", overview.lost_voters.join(", ")));
+        lines.push(format!("voters that no replica claims: {}", overview.lost_voters.join(", ")));
+    }
+    if !overview.unproved_rows.is_empty() {
+        lines.push(format!(
+            "rows that are not proved by the token, and not looked at: {}",
+            overview.unproved_rows.join(", ")
+        ));
     }
     lines.extend(
         overview.last_change.as_ref().map(|change| format!("last change, number {}: {}", change.number, change.what)),

@@ -1,13 +1,12 @@
-//! `snet storage config`
+//! `snet storage config`: every mistake in a file at once, before a replica is started with it.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use clap::Subcommand;
 use serde::Serialize;
-use storage_replica::config::{Config, LoadError, NodeSettings, Settings, exposed};
+use storage_replica::config::{Config, LoadError, NodeSettings, Settings, check_token, exposed};
 
-use super::place::print;
 use crate::{
     exit::{Failure, Outcome},
     output::Output,
@@ -61,12 +60,13 @@ pub(super) fn run(Command::Check(Check { file, replica, output }): &Command) -> 
             }
         }
     }
+    check_tokens(&config, *replica)?;
     let node = |node: &NodeSettings| Node {
         name: node.name.clone(),
         client_url: node.client_url.to_string(),
         peer_url: node.peer_url.to_string(),
     };
-    let mut answer = Answer { replicas: Vec::new() };
+    let mut answer = ConfigReport { replicas: Vec::new() };
     match config.replicas() {
         [] => {
             let settings = config.settings(None).map_err(|reason| Failure::Usage(anyhow!(reason)))?;
@@ -79,12 +79,12 @@ pub(super) fn run(Command::Check(Check { file, replica, output }): &Command) -> 
             }
         }
     }
-    print(*output, &answer, table)
+    output.print(&answer, table)
 }
 
 /// What each replica does.
 #[derive(Serialize)]
-struct Answer {
+struct ConfigReport {
     replicas: Vec<Replica>,
 }
 
@@ -102,7 +102,7 @@ struct Node {
     peer_url: String,
 }
 
-fn table(answer: &Answer) -> String {
+fn table(answer: &ConfigReport) -> String {
     let mut table = Table::default();
     for Replica { id, node } in &answer.replicas {
         let who = id.map_or_else(|| "one replica, as the original daemon's:".to_owned(), |id| format!("replica {id} "));
@@ -117,9 +117,29 @@ fn table(answer: &Answer) -> String {
     table.to_string()
 }
 
-/// Reads the certificates of a replica's node.
+/// Reads the token and the certificates of a replica's node.
 fn try_files(settings: &Settings) -> Result<(), Vec<String>> {
-    settings.node.as_ref().map_or(Ok(()), |node| node.tls.try_files(&node.client_url, &node.peer_url))
+    let Some(node) = &settings.node else { return Ok(()) };
+    let token = node.token.check().err();
+    let files = node.tls.try_files(&node.client_url, &node.peer_url).err().unwrap_or_default();
+    let wrong: Vec<_> = token.into_iter().chain(files).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+/// Refuses a token that would be refused at the start, wherever that is.
+fn check_tokens(config: &Config, replica: Option<u64>) -> Result<(), Failure> {
+    let ids = config.replicas().iter().map(|row| Some(row.id));
+    let ids: Vec<_> = if replica.is_some() || config.replicas().is_empty() { vec![replica] } else { ids.collect() };
+    for id in ids {
+        let settings = config.settings(id).map_err(|reason| Failure::Usage(anyhow!(reason)))?;
+        let Some(node) = settings.node else { continue };
+        // One that cannot be read here was told of.
+        if node.token.check().is_ok() {
+            let peer_urls = node.cluster.members().iter().map(|member| &member.peer_url);
+            check_token(&node.token, peer_urls).map_err(|reason| Failure::Usage(anyhow!("token: {reason}")))?;
+        }
+    }
+    Ok(())
 }
 
 /// What a file says of one replica.

@@ -1,4 +1,4 @@
-//! `snet storage copy`
+//! `snet storage copy`: all keys of one store into another, page by page, so that it can be resumed and compared.
 
 use ::storage::{
     Entry, Expected, Key, Outcome as Committed, ReadOptions, ScanOptions, Store, StoreExt as _, Txn, Version,
@@ -9,10 +9,10 @@ use futures::TryStreamExt as _;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::place::print;
 use crate::{
     exit::{Failure, Outcome},
     output::Output,
+    store_url::store_url,
     table::{Table, thousands},
 };
 
@@ -22,6 +22,8 @@ use crate::{
 Examples:
   snet storage copy --from etcd://10.0.1.1:2379 --to embedded:/var/lib/channels
   snet storage copy --from consul://10.0.1.1 --to zk://10.0.2.1 --prefix channel/
+  snet storage copy --from @etcd.url --to env:NEW_STORE
+      a URL with a password is in a file, or in a variable: whoever is on this machine can read a command line
 
 Stop whoever writes to either store first. A copy that was interrupted is resumed by the same command: keys that are there
 already, with the same value, are left alone. A key with another value is not touched, and ends the command with code 4, unless
@@ -29,10 +31,10 @@ already, with the same value, are left alone. A key with another value is not to
 they differ. Versions are each store's own and are not copied.")]
 pub(crate) struct Copy {
     /// The store to read.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = store_url)]
     from: String,
     /// The store to write.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = store_url)]
     to: String,
     /// Copy only keys with this prefix.
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -47,7 +49,7 @@ pub(crate) struct Copy {
 
 /// What was done.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
-struct Report {
+struct CopyReport {
     /// Keys that were written.
     copied: u64,
     /// Keys that were there already.
@@ -70,7 +72,7 @@ pub(super) async fn run(arguments: &Copy) -> Outcome {
         Err(error) => Err(error.into()),
     };
     let _ = from.close().await;
-    print(*output, &copied?, |report| {
+    output.print(&copied?, |report| {
         let mut table = Table::default();
         let number = |number: u64| thousands(number as f64);
         table.row(["copied", &number(report.copied)]);
@@ -80,8 +82,8 @@ pub(super) async fn run(arguments: &Copy) -> Outcome {
     })
 }
 
-async fn copy(from: &dyn Store, to: &dyn Store, prefix: &[u8], overwrite: bool) -> Result<Report, Failure> {
-    let mut report = Report::default();
+async fn copy(from: &dyn Store, to: &dyn Store, prefix: &[u8], overwrite: bool) -> Result<CopyReport, Failure> {
+    let mut report = CopyReport::default();
     let mut after = None;
     loop {
         let page = from.scan(prefix, ScanOptions { after, ..ScanOptions::default() }).await?;
@@ -93,6 +95,8 @@ async fn copy(from: &dyn Store, to: &dyn Store, prefix: &[u8], overwrite: bool) 
             None => break,
         }
     }
+    // Read again from both, and not remembered from above: what counts is what is there, also of keys that were left
+    // alone.
     let (source, copy) = (digest(from, prefix).await?, digest(to, prefix).await?);
     if source != copy {
         return Err(Failure::Wrong(anyhow!(
@@ -133,7 +137,12 @@ fn batches(entries: Vec<Entry>, to: &dyn Store) -> Vec<Vec<Entry>> {
 }
 
 /// Writes what is not there yet.
-async fn copy_batch(to: &dyn Store, batch: Vec<Entry>, overwrite: bool, report: &mut Report) -> Result<(), Failure> {
+async fn copy_batch(
+    to: &dyn Store,
+    batch: Vec<Entry>,
+    overwrite: bool,
+    report: &mut CopyReport,
+) -> Result<(), Failure> {
     let keys: Vec<Key> = batch.iter().map(|entry| entry.key.clone()).collect();
     let there = to.get_many(&keys, ReadOptions::default()).await?;
     let mut txn = Txn::new();
@@ -145,6 +154,7 @@ async fn copy_batch(to: &dyn Store, batch: Vec<Entry>, overwrite: bool, report: 
                 report.unchanged += 1;
                 continue;
             }
+            // The version that was looked at: a value that somebody writes in between is not replaced unseen.
             Some(there) if overwrite => Expected::Version(there.version),
             Some(there) => return Err(differs(&there.key, there.version)),
         };
@@ -178,6 +188,7 @@ async fn digest(store: &dyn Store, prefix: &[u8]) -> Result<(u64, String), Failu
     while let Some(entry) = entries.try_next().await? {
         count += 1;
         for part in [entry.key.as_bytes(), &entry.value] {
+            // Its length before each part: without it, a byte that moves from a key to its value would change nothing.
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }

@@ -10,7 +10,7 @@ use anyhow::anyhow;
 use futures::StreamExt as _;
 use serde::Serialize;
 
-use super::place::{Place, no, print};
+use super::flags::StoreFlags;
 use crate::{
     exit::{Failure, Outcome},
     output::Output,
@@ -34,7 +34,7 @@ pub(crate) struct Get {
     #[arg(long)]
     value_only: bool,
     #[command(flatten)]
-    place: Place,
+    flags: StoreFlags,
 }
 
 /// Set a key, whatever was there.
@@ -52,7 +52,7 @@ pub(crate) struct Put {
     /// The value; `-` reads it from standard input.
     value: String,
     #[command(flatten)]
-    place: Place,
+    flags: StoreFlags,
 }
 
 /// Set a key if it is as expected: compare and swap.
@@ -73,7 +73,7 @@ pub(crate) struct Cas {
     #[command(flatten)]
     expected: ExpectedThere,
     #[command(flatten)]
-    place: Place,
+    flags: StoreFlags,
 }
 
 #[derive(Debug, clap::Args)]
@@ -106,7 +106,7 @@ pub(crate) struct Delete {
     #[arg(long, value_name = "VERSION", value_parser = version)]
     version: Option<Version>,
     #[command(flatten)]
-    place: Place,
+    flags: StoreFlags,
 }
 
 /// Read all keys with a prefix, in their order.
@@ -123,7 +123,7 @@ pub(crate) struct Scan {
     #[arg(long, value_name = "NUMBER")]
     limit: Option<usize>,
     #[command(flatten)]
-    place: Place,
+    flags: StoreFlags,
 }
 
 /// Follow the changes of keys with a prefix, until Ctrl-C.
@@ -146,60 +146,62 @@ pub(crate) struct Watch {
     #[arg(long, value_name = "NUMBER")]
     changes: Option<usize>,
     #[command(flatten)]
-    place: Place,
+    flags: StoreFlags,
 }
 
-pub(super) async fn get(Get { key, value_only, place }: &Get) -> Outcome {
-    let store = place.open().await?;
-    let found = store.get(key, place.reads()).await;
+pub(super) async fn get(Get { key, value_only, flags }: &Get) -> Outcome {
+    let store = flags.open().await?;
+    let found = store.get(key, flags.reads()).await;
     let _ = store.close().await;
-    let entry = found?.ok_or_else(|| no(format!("{key} is absent")))?;
+    let entry = found?.ok_or_else(|| Failure::no(format!("{key} is absent")))?;
     if *value_only {
+        // As it is, without a line's end: a value of any bytes goes through a pipe unchanged.
         return Ok(std::io::stdout().lock().write_all(&entry.value)?);
     }
-    print(place.output, &Row::from(&entry), |row| {
+    flags.output.print(&Row::from(&entry), |row| {
         let mut table = Table::default();
         table.row(["key", &row.key]);
         table.row(["version", &row.version]);
-        table.row(["value", &row.shown()]);
+        table.row(["value", &row.printed_value()]);
         table.to_string()
     })
 }
 
-pub(super) async fn put(Put { key, value, place }: &Put) -> Outcome {
+pub(super) async fn put(Put { key, value, flags }: &Put) -> Outcome {
     let txn = Txn::new().put(key.clone(), read_value(value)?);
-    place.ask(async |store| written(store, key, txn, place).await, Written::table).await
+    flags.ask(async |store| written(store, key, txn, flags).await, Written::table).await
 }
 
-pub(super) async fn cas(Cas { key, new_value, expected, place }: &Cas) -> Outcome {
+pub(super) async fn cas(Cas { key, new_value, expected, flags }: &Cas) -> Outcome {
     let expected = match expected {
         ExpectedThere { version: Some(version), .. } => Expected::Version(*version),
         ExpectedThere { value: Some(value), .. } => Expected::Value(value.clone().into()),
         _ => Expected::Absent,
     };
     let txn = Txn::new().guard(key.clone(), expected).put(key.clone(), read_value(new_value)?);
-    place.ask(async |store| written(store, key, txn, place).await, Written::table).await
+    flags.ask(async |store| written(store, key, txn, flags).await, Written::table).await
 }
 
-pub(super) async fn delete(Delete { key, version, place }: &Delete) -> Outcome {
+pub(super) async fn delete(Delete { key, version, flags }: &Delete) -> Outcome {
     let txn = Txn::new().delete(key.clone());
     let txn = match version {
         Some(version) => txn.guard(key.clone(), Expected::Version(*version)),
         None => txn,
     };
-    place.ask(async |store| written(store, key, txn, place).await, Written::table).await
+    flags.ask(async |store| written(store, key, txn, flags).await, Written::table).await
 }
 
-pub(super) async fn scan(Scan { prefix, limit, place }: &Scan) -> Outcome {
+pub(super) async fn scan(Scan { prefix, limit, flags }: &Scan) -> Outcome {
     let all = async |store: &dyn Store| {
         let (mut rows, mut after) = (Vec::new(), None);
         loop {
+            // It never goes below zero, since no page has more than was asked for.
             let left = limit.map_or(ScanOptions::MAX_LIMIT, |limit| limit - rows.len());
             if left == 0 {
                 return Ok(Rows { entries: rows, more: true });
             }
             let limit = left.min(ScanOptions::MAX_LIMIT);
-            let page = store.scan(prefix.as_bytes(), ScanOptions { read: place.reads(), after, limit }).await?;
+            let page = store.scan(prefix.as_bytes(), ScanOptions { read: flags.reads(), after, limit }).await?;
             rows.extend(page.entries.iter().map(Row::from));
             match page.next {
                 Some(next) => after = Some(next),
@@ -207,11 +209,11 @@ pub(super) async fn scan(Scan { prefix, limit, place }: &Scan) -> Outcome {
             }
         }
     };
-    place
+    flags
         .ask(all, |rows| {
             let mut table = Table::default();
             for row in &rows.entries {
-                table.row([&row.key, &row.version, &row.shown()]);
+                table.row([&row.key, &row.version, &row.printed_value()]);
             }
             let more = if rows.more { ", and there may be more" } else { "" };
             let keys = if rows.entries.len() == 1 { "key" } else { "keys" };
@@ -220,9 +222,9 @@ pub(super) async fn scan(Scan { prefix, limit, place }: &Scan) -> Outcome {
         .await
 }
 
-pub(super) async fn watch(Watch { prefix, after, changes, place }: &Watch) -> Outcome {
-    let store = place.open().await?;
-    let options = WatchOptions { after: after.map(Revision), timeout: place.timeout() };
+pub(super) async fn watch(Watch { prefix, after, changes, flags }: &Watch) -> Outcome {
+    let store = flags.open().await?;
+    let options = WatchOptions { after: after.map(Revision), timeout: flags.timeout() };
     let mut events = store.watch(prefix.as_bytes(), options).await?;
     let mut left = changes.unwrap_or(usize::MAX);
     while left > 0 {
@@ -231,8 +233,8 @@ pub(super) async fn watch(Watch { prefix, after, changes, place }: &Watch) -> Ou
             _ = tokio::signal::ctrl_c() => break,
         };
         let Some(event) = event else { break };
-        let change = Change::from(&event?);
-        let line = match place.output {
+        let change = PrintedChange::from(&event?);
+        let line = match flags.output {
             Output::Table => change.line(),
             Output::Json => serde_json::to_string(&change).map_err(|error| Failure::Missing(error.into()))?,
         };
@@ -273,7 +275,7 @@ struct Written {
 
 /// A change, as it is printed.
 #[derive(Serialize)]
-struct Change {
+struct PrintedChange {
     change: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     revision: Option<u64>,
@@ -298,7 +300,7 @@ impl From<&Entry> for Row {
 
 impl Row {
     /// The value for people.
-    fn shown(&self) -> String {
+    fn printed_value(&self) -> String {
         match (&self.value, &self.value_hex) {
             (Some(text), _) => text.clone(),
             (None, hex) => format!("0x{}", hex.as_deref().unwrap_or_default()),
@@ -317,7 +319,7 @@ impl Written {
     }
 }
 
-impl From<&WatchEvent> for Change {
+impl From<&WatchEvent> for PrintedChange {
     fn from(event: &WatchEvent) -> Self {
         let revision = event.revision().map(|revision| revision.0);
         match event {
@@ -327,28 +329,28 @@ impl From<&WatchEvent> for Change {
     }
 }
 
-impl Change {
+impl PrintedChange {
     fn line(&self) -> String {
         let revision = self.revision.map(|revision| format!("{revision}  ")).unwrap_or_default();
         match (&self.entry, &self.deleted) {
-            (Some(row), _) => format!("{revision}put  {}  {}", row.key, row.shown()),
+            (Some(row), _) => format!("{revision}put  {}  {}", row.key, row.printed_value()),
             (None, key) => format!("{revision}delete  {}", key.as_deref().unwrap_or_default()),
         }
     }
 }
 
 /// Commits a write, and says what is there instead if it met a conflict.
-async fn written(store: &dyn Store, key: &Key, txn: Txn, place: &Place) -> Result<Written, Failure> {
-    match store.commit(txn, place.writes()).await? {
+async fn written(store: &dyn Store, key: &Key, txn: Txn, flags: &StoreFlags) -> Result<Written, Failure> {
+    match store.commit(txn, flags.writes()).await? {
         Committed::Committed(committed) => Ok(Written {
             key: key.to_string(),
             version: committed.version().map(|version| version.to_string()),
             revision: committed.revision.map(|revision| revision.0),
         }),
-        Committed::Conflict(Conflict { current, .. }) => Err(no(match current {
+        Committed::Conflict(Conflict { current, .. }) => Err(Failure::no(match current {
             Observed::Present(entry) => {
                 let row = Row::from(&entry);
-                format!("nothing was written: {key} has version {} and value {}", row.version, row.shown())
+                format!("nothing was written: {key} has version {} and value {}", row.version, row.printed_value())
             }
             Observed::Absent => format!("nothing was written: {key} is absent"),
             Observed::Unknown => format!("nothing was written: {key} is not as expected"),

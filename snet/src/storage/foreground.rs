@@ -20,32 +20,25 @@ pub(super) async fn run(settings: Settings, patience: Option<Duration>) -> Outco
     // First, so that no signal comes too early.
     let mut signals = Signals::new()?;
     let voice = Voice::new(&settings.log);
-    let place = place(&settings);
+    let location = location(&settings);
     let replica = Replica::launch(settings).await?;
-    voice.say(&place);
+    voice.say(&location);
     until_told_to_end(replica, patience, voice, &mut signals).await
 }
 
 /// The same for a replica of a cluster that grows by itself. It waits for its cluster as long as it takes.
-#[cfg(feature = "etcd")]
 pub(super) async fn grow(growing: Growing) -> Outcome {
     let mut signals = Signals::new()?;
     let voice = Voice::new(&growing.log);
-    let place = format!(
+    let location = format!(
         "replica {} takes part in a cluster that grows by itself ({}), with its data in {}",
-        growing.replica.id,
+        growing.membership.replica.id,
         growing.engine,
-        growing.data_dir.display()
+        growing.membership.data_dir.display()
     );
     let replica = Replica::grow(growing).await?;
-    voice.say(&place);
+    voice.say(&location);
     until_told_to_end(replica, None, voice, &mut signals).await
-}
-
-/// A build without the client of etcd.
-#[cfg(not(feature = "etcd"))]
-pub(super) async fn grow(_: Growing) -> Outcome {
-    Err(Failure::Missing(anyhow!("a cluster that grows by itself needs a build with the cargo feature `etcd`")))
 }
 
 async fn until_told_to_end(
@@ -72,6 +65,7 @@ async fn until_told_to_end(
     voice.say("stopping");
     tokio::select! {
         () = replica.stop() => {}
+        // Whoever asks twice wants it to end now: a stop in good order may wait for a disk that hangs.
         () = signals.next() => return Err(Failure::Missing(anyhow!("told to end again before it had stopped in good order"))),
     }
     voice.say("stopped");
@@ -119,7 +113,7 @@ impl Voice {
 }
 
 /// Where things are.
-fn place(settings: &Settings) -> String {
+fn location(settings: &Settings) -> String {
     match &settings.node {
         Some(node) => format!(
             "node {} ({}) listens on {} for clients and on {} for the other nodes, with its data in {}",
@@ -187,16 +181,17 @@ async fn waiting(replica: &Replica, since: Duration, error: &::storage::Error) -
         return format!("waiting for {seconds} s: the nodes of the other replicas do not serve yet: {error}");
     }
     let missing = replica.missing().await;
-    match &missing[..] {
-        [] => format!(
+    let missing: Vec<_> = missing.iter().map(|member| format!("{} ({})", member.name, member.peer_url)).collect();
+    let (nobody, founds) = (missing.join(", "), replica.node().and_then(|node| node.waits_for()));
+    let founding = "the cluster is being founded, which takes an answer of each of its nodes";
+    match founds {
+        Some(_) if !nobody.is_empty() => format!("waiting for {seconds} s: {founding}: nobody answers at {nobody}"),
+        Some(waits) => format!("waiting for {seconds} s: {founding}: {waits}"),
+        None if !nobody.is_empty() => format!("waiting for {seconds} s: no quorum yet, nobody answers at {nobody}"),
+        None => format!(
             "waiting for {seconds} s: all nodes answer, but none leads yet; if this lasts, see that all have the same token and \
              initial cluster"
         ),
-        missing => {
-            let missing: Vec<_> =
-                missing.iter().map(|member| format!("{} ({})", member.name, member.peer_url)).collect();
-            format!("waiting for {seconds} s: no quorum yet, nobody answers at {}", missing.join(", "))
-        }
     }
 }
 

@@ -1,25 +1,27 @@
-//! `snet storage init`
+//! `snet storage init`: a node by flags alone, those of etcd.
 
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::anyhow;
 use clap::ValueEnum;
 use storage_replica::config::{
-    ClusterState, Engine, InitialCluster, Log, LogFormat, LogLevel, LogOutput, NodeSettings, NodeUrl, Settings, Tls,
-    Token,
+    Bounds, ClusterState, Engine, InitialCluster, Log, LogFormat, LogLevel, LogOutput, NodeSettings, NodeUrl, Settings,
+    Tls, parse_bytes, parse_connections,
 };
 
-use super::{foreground, log, tls::NodeFlags};
+use super::{foreground, log, tls::NodeFlags, token::TokenFlags};
 use crate::exit::{Failure, Outcome};
 
 /// Start a node of a cluster, in the foreground.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  snet storage init --name n1 --token unique-token --client-url http://10.0.1.1:2379 --peer-url http://10.0.1.1:2380 \\
+  (umask 077; openssl rand -hex 32 > token)
+      a secret, which is copied to each machine
+  snet storage init --name n1 --token-file token --client-url http://10.0.1.1:2379 --peer-url http://10.0.1.1:2380 \\
       --initial-cluster n1=http://10.0.1.1:2380,n2=http://10.0.1.2:2380,n3=http://10.0.1.3:2380
       the first of three; the others are given the same token and initial cluster
-  snet storage init --name n4 --token unique-token --client-url http://10.0.1.4:2379 --peer-url http://10.0.1.4:2380 \\
+  snet storage init --name n4 --token-file token --client-url http://10.0.1.4:2379 --peer-url http://10.0.1.4:2380 \\
       --initial-cluster n1=http://10.0.1.1:2380,n2=http://10.0.1.2:2380,n3=http://10.0.1.3:2380 \\
       --initial-cluster-state existing --endpoints http://10.0.1.1:2379
       a further one, after `snet storage member add --peer-url http://10.0.1.4:2380`
@@ -35,9 +37,8 @@ pub(crate) struct Init {
     /// The name of this node, one of those of the initial cluster.
     #[arg(long)]
     name: String,
-    /// A word that no other cluster has, the same for each of its nodes.
-    #[arg(long, env = "SNET_STORAGE_TOKEN", hide_env_values = true)]
-    token: Token,
+    #[command(flatten)]
+    token: TokenFlags,
     /// Where clients reach this node, and where it listens for them.
     #[arg(long, value_name = "URL")]
     client_url: NodeUrl,
@@ -49,13 +50,22 @@ pub(crate) struct Init {
     initial_cluster: InitialCluster,
     /// new: the nodes found the cluster together; existing: the cluster runs and has taken this node in by `member add`.
     #[arg(long, value_enum, value_name = "STATE", default_value_t)]
-    initial_cluster_state: State,
+    initial_cluster_state: InitialState,
     /// With an existing cluster, client URLs of it, with commas between them; an embedded node asks there for its id.
     #[arg(long, value_name = "URLS", value_delimiter = ',')]
     endpoints: Vec<NodeUrl>,
     /// Where this node keeps its data [default: NAME.storage, in the current directory].
     #[arg(long, value_name = "DIR", env = "SNET_STORAGE_DATA_DIR")]
     data_dir: Option<PathBuf>,
+    /// How much log an embedded node applies until it writes a snapshot, or as much as the last snapshot is long.
+    #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = parse_bytes, env = "SNET_STORAGE_SNAPSHOT_BYTES")]
+    snapshot_bytes: u64,
+    /// How much log an embedded node keeps behind a snapshot, and four times as much for a member that has not got it.
+    #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = parse_bytes, env = "SNET_STORAGE_LOG_KEPT_BYTES")]
+    log_kept_bytes: u64,
+    /// How many connections clients of an embedded node may have; fewer if the process may not have so many files open.
+    #[arg(long, value_name = "NUMBER", default_value = "10000", value_parser = parse_connections, env = "SNET_STORAGE_MAX_CONNECTIONS")]
+    max_connections: usize,
     /// What the node is: embedded, a node inside this process; etcd, an etcd that this process starts, watches and stops.
     #[arg(long, value_name = "ENGINE", default_value = "embedded", env = "SNET_STORAGE_ENGINE")]
     engine: Engine,
@@ -89,7 +99,7 @@ pub(crate) struct Init {
 
 /// How the node comes into the cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum State {
+enum InitialState {
     #[default]
     New,
     Existing,
@@ -97,13 +107,13 @@ enum State {
 
 pub(super) async fn run(arguments: Init) -> Outcome {
     let state = match arguments.initial_cluster_state {
-        State::New => ClusterState::New,
-        State::Existing if arguments.engine == Engine::Embedded && arguments.endpoints.is_empty() => {
+        InitialState::New => ClusterState::New,
+        InitialState::Existing if arguments.engine == Engine::Embedded && arguments.endpoints.is_empty() => {
             return Err(Failure::Usage(anyhow!(
                 "to join an existing cluster, give client URLs of it: --endpoints URLS"
             )));
         }
-        State::Existing => ClusterState::Existing { endpoints: arguments.endpoints },
+        InitialState::Existing => ClusterState::Existing { endpoints: arguments.endpoints },
     };
     let log = Log { level: arguments.log_level, outputs: arguments.log_outputs, format: arguments.log_format };
     log::begin(&log)?;
@@ -112,9 +122,11 @@ pub(super) async fn run(arguments: Init) -> Outcome {
     let endpoints = vec![arguments.client_url.clone()];
     let tls = Tls::from(arguments.tls);
     let client_tls = tls.client();
+    let mut bounds = Bounds::default();
+    (bounds.snapshot_bytes, bounds.log_kept_bytes) = (arguments.snapshot_bytes, arguments.log_kept_bytes);
     let node = NodeSettings {
         name: arguments.name,
-        token: arguments.token,
+        token: arguments.token.read()?,
         client_url: arguments.client_url,
         peer_url: arguments.peer_url,
         cluster: arguments.initial_cluster,
@@ -122,6 +134,8 @@ pub(super) async fn run(arguments: Init) -> Outcome {
         tls,
         data_dir,
         engine: arguments.engine,
+        bounds,
+        max_connections: arguments.max_connections,
         etcd_program: arguments.etcd_program,
         log: log.clone(),
     };

@@ -1,10 +1,10 @@
-//! `snet storage member`
+//! `snet storage member`: the members of a cluster, asked of and changed through its nodes.
 
 use clap::Subcommand;
 use serde::Serialize;
 use storage_replica::{admin::MemberInfo, config::NodeUrl};
 
-use super::place::{Nodes, print};
+use super::flags::ClusterFlags;
 use crate::{exit::Outcome, table::Table};
 
 /// Look at and change the members of a cluster.
@@ -23,7 +23,7 @@ Examples:
   snet storage member list --endpoints http://10.0.1.1:2379")]
 pub(crate) struct List {
     #[command(flatten)]
-    nodes: Nodes,
+    nodes: ClusterFlags,
 }
 
 /// Take in a member that does not vote yet.
@@ -38,7 +38,7 @@ pub(crate) struct Add {
     #[arg(long, value_name = "URL")]
     peer_url: NodeUrl,
     #[command(flatten)]
-    nodes: Nodes,
+    nodes: ClusterFlags,
 }
 
 /// Make a voter of a member that has caught up.
@@ -51,7 +51,7 @@ pub(crate) struct Promote {
     #[arg(value_parser = member_id)]
     id: u64,
     #[command(flatten)]
-    nodes: Nodes,
+    nodes: ClusterFlags,
 }
 
 /// Remove a member.
@@ -66,7 +66,7 @@ pub(crate) struct Remove {
     #[arg(value_parser = member_id)]
     id: u64,
     #[command(flatten)]
-    nodes: Nodes,
+    nodes: ClusterFlags,
 }
 
 /// A member, as it is printed.
@@ -103,7 +103,7 @@ pub(super) async fn run(command: &Command) -> Outcome {
         }
     };
     let members = Members { members: members.into_iter().map(Member::from).collect() };
-    print(nodes.output, &members, |Members { members }| {
+    nodes.output.print(&members, |Members { members }| {
         let mut table = Table::default();
         table.row(["member", "name", "votes", "other nodes", "clients"].map(str::to_owned));
         for Member { id, name, votes, peer_urls, client_urls } in members {

@@ -1,11 +1,11 @@
-//! `snet storage ping`
+//! `snet storage ping`: whether a store answers, and how fast.
 
 use std::time::{Duration, Instant};
 
 use ::storage::{ReadOptions, Store as _};
 use serde::Serialize;
 
-use super::place::{One, print};
+use super::flags::StoreUrlFlags;
 use crate::{
     exit::Outcome,
     table::{Table, millis},
@@ -20,14 +20,14 @@ Examples:
   snet storage ping --endpoints http://10.0.1.1:2379,http://10.0.1.2:2379 --output json")]
 pub(crate) struct Ping {
     #[command(flatten)]
-    store: One,
+    store: StoreUrlFlags,
     /// How long to wait for the answer, in seconds.
     #[arg(long, default_value_t = 5, value_name = "NUMBER")]
     seconds: u64,
 }
 
 #[derive(Serialize)]
-struct Answer {
+struct PingAnswer {
     backend: &'static str,
     millis: f64,
 }
@@ -40,8 +40,8 @@ pub(super) async fn run(arguments: &Ping) -> Outcome {
     let backend = store.capabilities().backend;
     let _ = store.close().await;
     answer?;
-    let answer = Answer { backend, millis: elapsed.as_secs_f64() * 1e3 };
-    print(arguments.store.output, &answer, |answer| {
+    let answer = PingAnswer { backend, millis: elapsed.as_secs_f64() * 1e3 };
+    arguments.store.output.print(&answer, |answer| {
         let mut table = Table::default();
         table.row([answer.backend.to_owned(), millis(answer.millis * 1e3)]);
         table.to_string()

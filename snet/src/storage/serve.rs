@@ -1,9 +1,9 @@
-//! `snet storage serve`
+//! `snet storage serve`: what a file says of a replica.
 
 use std::path::PathBuf;
 
 use anyhow::anyhow;
-use storage_replica::config::Bootstrap;
+use storage_replica::config::{Bootstrap, parse_bootstrap};
 
 use super::{config, foreground, log};
 use crate::exit::{Failure, Outcome};
@@ -32,7 +32,7 @@ pub(crate) struct Serve {
     #[arg(long, requires = "replica")]
     incremental: bool,
     /// What a replica without data does: join, wait for its cluster; new, found one, once; quorum, found one together with a majority of all replicas.
-    #[arg(long, value_name = "MODE", requires = "incremental", default_value = "join")]
+    #[arg(long, value_name = "MODE", requires = "incremental", default_value = "join", value_parser = parse_bootstrap)]
     bootstrap: Bootstrap,
     /// While this replica's node leads, only tell what it would change: see `snet storage cluster show`.
     #[arg(long, requires = "incremental")]
@@ -43,7 +43,7 @@ pub(super) async fn run(arguments: &Serve) -> Outcome {
     if let (true, Some(replica)) = (arguments.incremental, arguments.replica) {
         let growing = config::load(&arguments.config)?.growing(replica, arguments.bootstrap);
         let mut growing = growing.map_err(|reason| Failure::Usage(anyhow!(reason)))?;
-        growing.is_dry_run = arguments.dry_run;
+        growing.membership.is_dry_run = arguments.dry_run;
         log::begin(&growing.log)?;
         return foreground::grow(growing).await;
     }

@@ -1,8 +1,9 @@
-//! `snet storage snapshot`
+//! `snet storage snapshot`: the whole state in one file, and a new cluster of it.
 
 use std::{
     fs::{self, File},
     io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -10,13 +11,14 @@ use anyhow::anyhow;
 use clap::Subcommand;
 use serde::Serialize;
 use storage_replica::{
-    config::{Engine, InitialCluster, Token},
+    config::{Engine, InitialCluster},
     snapshot::{self, NewNode},
 };
 
-use super::place::{Nodes, print};
+use super::{flags::ClusterFlags, token::TokenFlags};
 use crate::{
     exit::{Failure, Outcome},
+    files,
     output::Output,
     table::{Table, thousands},
 };
@@ -42,7 +44,7 @@ pub(crate) struct Save {
     /// The file, which must not exist.
     file: PathBuf,
     #[command(flatten)]
-    nodes: Nodes,
+    nodes: ClusterFlags,
 }
 
 /// Make a snapshot of what a stopped node holds, when no majority is left.
@@ -85,12 +87,13 @@ pub(crate) struct Status {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  snet storage snapshot restore channels.snapshot --name n1 --data-dir n1.storage --token another-token \\
+  snet storage snapshot restore channels.snapshot --name n1 --data-dir n1.storage --token-file new-token \\
       --initial-cluster n1=http://10.0.1.1:2380,n2=http://10.0.1.2:2380,n3=http://10.0.1.3:2380
       on the machine of n1; likewise, with the same file, for n2 and n3. Then `snet storage init` with the same flags on each
 
 Every node needs the same file. It is looked through whole before anything is written, and the directory appears when it is whole; it must not be
-there before, or be empty. Keys keep their revisions; leases live their whole time anew. Give the new cluster another token, so that nodes
+there before, or be empty. The new cluster begins when all of its nodes run. A node that lost its disk after that is replaced as a
+member, and not restored again. Keys keep their revisions; leases live their whole time anew. Give the new cluster another token, so that nodes
 of the old one cannot meet it. What was written after the snapshot is gone: with `--bump-revision`, more than the writes since then, no
 revision that somebody may remember is given again, and who watches is told to begin anew.
 
@@ -101,9 +104,8 @@ pub(crate) struct Restore {
     /// The name of the node, one of those of the initial cluster.
     #[arg(long)]
     name: String,
-    /// A word that no other cluster has, the same for each node of the new one.
-    #[arg(long, env = "SNET_STORAGE_TOKEN", hide_env_values = true)]
-    token: Token,
+    #[command(flatten)]
+    token: TokenFlags,
     /// All nodes of the new cluster: NAME=PEER_URL,...
     #[arg(long, value_name = "NODES")]
     initial_cluster: InitialCluster,
@@ -174,7 +176,7 @@ pub(super) async fn run(command: &Command) -> Outcome {
         Command::Salvage(arguments) => return salvage(arguments).await,
         Command::Restore(arguments) => return restore(arguments).await,
     };
-    print(output, &check(file)?, |snapshot| {
+    output.print(&check(file)?, |snapshot| {
         let mut table = Table::default();
         table.row(["engine", &snapshot.engine]);
         table.row(["bytes", &thousands(snapshot.bytes as f64)]);
@@ -183,16 +185,25 @@ pub(super) async fn run(command: &Command) -> Outcome {
     })
 }
 
-async fn save(path: &Path, nodes: &Nodes) -> Outcome {
+async fn save(path: &Path, nodes: &ClusterFlags) -> Outcome {
     let failed = |path: &Path, error: io::Error| Failure::Missing(anyhow!("{}: {error}", path.display()));
-    if path.exists() {
+    // A link that leads nowhere is something, too.
+    if !storage_replica::disk::is_absent(path).map_err(|error| failed(path, error))? {
         return Err(Failure::Usage(anyhow!("{} is there already", path.display())));
     }
     let admin = nodes.admin()?;
     let mut aside = path.as_os_str().to_owned();
     aside.push(".part");
     let aside = PathBuf::from(aside);
-    let mut file = File::create(&aside).map_err(|error| failed(&aside, error))?;
+    // Under another name until it is whole: a backup that was cut off is never taken for one.
+    let mut file =
+        File::options().write(true).create_new(true).mode(0o600).open(&aside).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Failure::Usage(anyhow!(
+                "{} is there already: if no other command writes it, it was left by one that was killed, so remove it",
+                aside.display()
+            )),
+            _ => failed(&aside, error),
+        })?;
     let saved = admin.snapshot(|piece| file.write_all(piece)).await;
     let saved = saved.map_err(Failure::from).and_then(|_| {
         file.sync_all().map_err(|error| failed(&aside, error))?;
@@ -203,7 +214,9 @@ async fn save(path: &Path, nodes: &Nodes) -> Outcome {
         let _ = fs::remove_file(&aside);
         return Err(failure);
     }
-    fs::rename(&aside, path).map_err(|error| failed(path, error))
+    fs::rename(&aside, path).map_err(|error| failed(path, error))?;
+    // The name is durable only once its directory is.
+    files::sync_dir_of(path).map_err(|error| failed(path, error))
 }
 
 async fn salvage(Salvage { file, data_dir, output }: &Salvage) -> Outcome {
@@ -221,7 +234,7 @@ async fn salvage(Salvage { file, data_dir, output }: &Salvage) -> Outcome {
         last_index: found.last_index,
         committed_index: found.committed_index,
     };
-    print(*output, &salvaged, |salvaged| {
+    output.print(&salvaged, |salvaged| {
         let mut table = Table::default();
         table.row(["cluster", &salvaged.cluster]);
         table.row(["node", &salvaged.node]);
@@ -251,12 +264,13 @@ async fn restore(arguments: &Restore) -> Outcome {
     }
     let new = NewNode {
         name: name.clone(),
-        token: token.clone(),
+        token: token.read()?,
         cluster: initial_cluster.clone(),
         data_dir: data_dir.clone(),
         bump_revision: *bump_revision,
     };
     let file = file.clone();
+    // It reads and writes all data, which takes minutes: not on a thread of the runtime.
     let restored = tokio::task::spawn_blocking(move || snapshot::restore(&file, new)).await;
     let restored = restored.map_err(|error| Failure::Missing(error.into()))??;
     let restored = RestoredTo {
@@ -265,7 +279,7 @@ async fn restore(arguments: &Restore) -> Outcome {
         leases: restored.leases,
         revision: restored.revision,
     };
-    print(*output, &restored, |restored| {
+    output.print(&restored, |restored| {
         let mut table = Table::default();
         table.row(["data directory", &restored.data_dir]);
         table.row(["keys", &thousands(restored.keys as f64)]);
@@ -302,13 +316,14 @@ fn restore_etcd(arguments: &Restore, data_dir: &Path) -> Outcome {
     if *bump_revision > 0 {
         words.extend(["--bump-revision".to_owned(), bump_revision.to_string(), "--mark-compacted".to_owned()]);
     }
+    // The token comes last and is left out of what is printed: it is a secret.
     words.push("--initial-cluster-token".to_owned());
-    let ended = std::process::Command::new(program).args(&words).arg(token.as_str()).status();
+    let ended = std::process::Command::new(program).args(&words).arg(token.read()?.as_str()).status();
     let program = program.display();
     match ended {
         Ok(status) if status.success() => {
             let restored = RestoredByEtcdutl { data_dir: data_dir.display().to_string() };
-            print(arguments.output, &restored, |restored| {
+            arguments.output.print(&restored, |restored| {
                 let mut table = Table::default();
                 table.row(["data directory", &restored.data_dir]);
                 table.to_string()

@@ -1,8 +1,8 @@
-//! `snet storage status`
+//! `snet storage status`: what each node says of itself, with an exit code for those who watch.
 
 use serde::Serialize;
 
-use super::place::{Nodes, print};
+use super::flags::ClusterFlags;
 use crate::{
     exit::{Failure, Outcome},
     table::Table,
@@ -17,7 +17,7 @@ Examples:
 Nodes of either engine, and of any etcd v3. It ends with code 3 if a node does not answer, and with code 1 if one knows no leader.")]
 pub(crate) struct Status {
     #[command(flatten)]
-    nodes: Nodes,
+    nodes: ClusterFlags,
 }
 
 /// A node, as it is printed.
@@ -45,13 +45,13 @@ struct Info {
 }
 
 #[derive(Serialize)]
-struct Answer {
+struct StatusReport {
     nodes: Vec<Node>,
 }
 
 pub(super) async fn run(Status { nodes }: &Status) -> Outcome {
     let admin = nodes.admin()?;
-    let (mut answer, mut failure) = (Answer { nodes: Vec::new() }, None);
+    let (mut answer, mut failure) = (StatusReport { nodes: Vec::new() }, None);
     for (url, status) in admin.status().await {
         let endpoint = url.to_string();
         answer.nodes.push(match status {
@@ -86,11 +86,11 @@ pub(super) async fn run(Status { nodes }: &Status) -> Outcome {
             }
         });
     }
-    print(nodes.output, &answer, table)?;
+    nodes.output.print(&answer, table)?;
     failure.map_or(Ok(()), Err)
 }
 
-fn table(answer: &Answer) -> String {
+fn table(answer: &StatusReport) -> String {
     let mut table = Table::default();
     table.row(["endpoint", "node", "role", "term", "log", "applied", "revision", "bytes"].map(str::to_owned));
     for node in &answer.nodes {

@@ -15,7 +15,7 @@ use storage_testkit::{
     history::{Outcome, Recorder},
     programs,
     server::{Cluster, ClusterOptions, Image, Launch, Network, NodeContext, ServerError, ServerSpec},
-    workload::{self, Faults, Open, Register, Report, Settings},
+    workload::{self, Faults, Open, Register, RunReport, Settings},
 };
 
 use crate::common::{snet, stderr};
@@ -231,7 +231,7 @@ impl Replicas {
     }
 
     /// Lets clients work while something happens, and judges what they were told.
-    pub(crate) async fn under_load(&mut self, what: impl AsyncFnOnce(&mut Self, &Recorder)) -> Report {
+    pub(crate) async fn under_load(&mut self, what: impl AsyncFnOnce(&mut Self, &Recorder)) -> RunReport {
         let url = self.url();
         let open: Open = Arc::new(move |_| {
             let url = url.clone();
@@ -281,7 +281,7 @@ pub(crate) fn changes(shown: &Value) -> u64 {
 }
 
 /// The 99th percentile of the answers in a time, in milliseconds, and how many there were.
-pub(crate) fn p99(report: &Report, from: u64, to: u64) -> (f64, usize) {
+pub(crate) fn p99(report: &RunReport, from: u64, to: u64) -> (f64, usize) {
     let answered = report.history.operations().iter().filter(|operation| {
         operation.start >= from
             && operation.start < to

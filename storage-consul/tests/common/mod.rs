@@ -6,17 +6,14 @@ mod peers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use storage_consul::server::{Agent, LEADER_PATH, PROGRAM, has_leader};
 use storage_consul::{ConsulConfig, ConsulStore};
-use storage_core::conformance::{Harness, Injected};
 use storage_core::{Result, Store};
 use storage_testkit::programs;
-use storage_testkit::server::{Cluster, ClusterOptions, Launch, NodeContext, Probe, ServerError, ServerSpec, http_get};
-use storage_testkit::suite::{self, case_prefix};
-use tokio::sync::Mutex;
+use storage_testkit::server::{Launch, NodeContext, Probe, ServerError, ServerSpec, http_get, http_send};
+use storage_testkit::suite::{self, Processes, case_prefix};
 
 pub(crate) use storage_testkit::suite::Backend;
 
@@ -24,8 +21,7 @@ use peers::{Peers, Ports, advertised, bound};
 
 /// The servers of a cluster.
 pub(crate) struct Consul {
-    pub(crate) cluster: Mutex<Cluster>,
-    pub(crate) endpoints: Vec<String>,
+    processes: Processes,
     peers: Arc<Peers>,
 }
 
@@ -36,14 +32,12 @@ impl Consul {
         hcl: impl Fn(&NodeContext) -> String + Send + Sync + 'static,
     ) -> Arc<Self> {
         let peers = Peers::new();
-        let cluster = Cluster::start(spec(Arc::clone(&peers), hcl), nodes, ClusterOptions::default()).await;
-        let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
-        let endpoints = cluster.client_urls();
-        Arc::new(Self { cluster: Mutex::new(cluster), endpoints, peers })
+        let processes = Processes::start(spec(Arc::clone(&peers), hcl), nodes).await;
+        Arc::new(Self { processes, peers })
     }
 
     pub(crate) fn config(&self) -> ConsulConfig {
-        ConsulConfig::new(&self.endpoints).unwrap()
+        ConsulConfig::new(self.endpoints()).unwrap()
     }
 
     pub(crate) async fn open(&self) -> ConsulStore {
@@ -52,23 +46,23 @@ impl Consul {
 
     /// A handle that knows one server only.
     pub(crate) async fn open_on(&self, node: usize) -> ConsulStore {
-        ConsulStore::new(ConsulConfig::new([&self.endpoints[node]]).unwrap()).await.unwrap()
+        ConsulStore::new(ConsulConfig::new([&self.endpoints()[node]]).unwrap()).await.unwrap()
     }
 
     pub(crate) async fn http_port(&self, node: usize) -> u16 {
-        self.cluster.lock().await.node(node).unwrap().port("client").unwrap()
+        self.cluster().lock().await.node(node).unwrap().port("client").unwrap()
     }
 
     /// What a server says who leads, if it answers.
     async fn asked_for_leader(&self, node: usize) -> Option<String> {
-        let asking = http_get(self.http_port(node).await, LEADER_PATH);
-        tokio::time::timeout(Duration::from_millis(500), asking).await.ok()?.ok().map(|answer| answer.body)
+        let port = self.http_port(node).await;
+        suite::told(async { http_get(port, LEADER_PATH).await.ok().map(|answer| answer.body) }).await
     }
 
     async fn leader_known_to(&self, node: usize) -> Option<usize> {
         let answer = self.asked_for_leader(node).await?;
-        let cluster = self.cluster.lock().await;
-        (0..self.endpoints.len()).find(|place| {
+        let cluster = self.cluster().lock().await;
+        (0..self.endpoints().len()).find(|place| {
             let port = cluster.node(*place).unwrap().port("server").unwrap();
             answer.contains(&format!("\"{}:{port}\"", advertised(*place)))
         })
@@ -83,23 +77,19 @@ impl Backend for Consul {
         Self::start_with(nodes, |_| String::new()).await
     }
 
-    fn cluster(&self) -> &Mutex<Cluster> {
-        &self.cluster
-    }
-
-    fn endpoints(&self) -> &[String] {
-        &self.endpoints
+    fn processes(&self) -> &Processes {
+        &self.processes
     }
 
     /// As a majority says.
     async fn leads(&self) -> Option<usize> {
         let mut votes = BTreeMap::new();
-        for node in 0..self.endpoints.len() {
+        for node in 0..self.endpoints().len() {
             if let Some(leader) = self.leader_known_to(node).await {
                 *votes.entry(leader).or_insert(0) += 1;
             }
         }
-        votes.into_iter().find(|(_, votes)| votes * 2 > self.endpoints.len()).map(|(leader, _)| leader)
+        votes.into_iter().find(|(_, votes)| votes * 2 > self.endpoints().len()).map(|(leader, _)| leader)
     }
 
     async fn cut_off(&self, place: usize) {
@@ -122,10 +112,11 @@ impl Backend for Consul {
     /// Consul's own way, which the store does not need.
     async fn remove_case(&self, case: usize) -> Result<()> {
         let digits: String = case_prefix(case)?.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        let url = format!("http://{}/v1/kv/storage/{digits}?recurse=true", self.endpoints[0]);
-        let client = reqwest::Client::builder().no_proxy().build().map_err(storage_core::Error::unavailable)?;
-        let removed = client.delete(url).send().await.and_then(reqwest::Response::error_for_status);
-        removed.map(|_| ()).map_err(storage_core::Error::unavailable)
+        let path = format!("/v1/kv/storage/{digits}?recurse=true");
+        match http_send(self.http_port(0).await, "DELETE", &path, &[], "").await {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            answer => Err(storage_core::Error::unavailable(format!("{answer:?}"))),
+        }
     }
 }
 
@@ -153,9 +144,4 @@ fn agent(node: &NodeContext, hcl: String) -> std::result::Result<Agent, ServerEr
         serf_port: node.port("serf")?,
         hcl,
     })
-}
-
-/// The harness of the conformance suite on so many servers.
-pub(crate) async fn harness(nodes: usize) -> Injected<impl Harness> {
-    suite::harness::<Consul>(nodes).await
 }

@@ -4,17 +4,14 @@
 //! calls and raft, TCP and UDP for the gossip. The address that something comes from says which server has sent it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 
+use storage_testkit::suite::LINKS;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-
-/// The links outlive the runtime of the test that happened to open them.
-static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
 
 /// The largest packet of the gossip is far smaller.
 const MAX_PACKET: usize = 64 * 1024;
@@ -58,16 +55,16 @@ impl Peers {
         }
         let mut gossip = Vec::new();
         for (place, ports) in servers.iter().enumerate() {
-            gossip.push(Arc::new(RUNTIME.block_on_anywhere(UdpSocket::bind((advertised(place), ports.serf)))?));
+            gossip.push(Arc::new(LINKS.block_on_anywhere(UdpSocket::bind((advertised(place), ports.serf)))?));
             for port in [ports.server, ports.serf] {
-                let listener = RUNTIME.block_on_anywhere(TcpListener::bind((advertised(place), port)))?;
+                let listener = LINKS.block_on_anywhere(TcpListener::bind((advertised(place), port)))?;
                 let cut_off = self.cut_off.subscribe();
-                tasks.push(RUNTIME.spawn(accept(listener, place, port, cut_off)).abort_handle());
+                tasks.push(LINKS.spawn(accept(listener, place, port, cut_off)).abort_handle());
             }
         }
         for place in 0..servers.len() {
             let packets = packets(gossip.clone(), servers.to_vec(), place, self.cut_off.subscribe());
-            tasks.push(RUNTIME.spawn(packets).abort_handle());
+            tasks.push(LINKS.spawn(packets).abort_handle());
         }
         Ok(())
     }
@@ -105,7 +102,7 @@ impl Anywhere for Runtime {
 async fn accept(listener: TcpListener, to: usize, port: u16, cut_off: watch::Receiver<Option<usize>>) {
     while let Ok((client, from)) = listener.accept().await {
         let mut cut_off = cut_off.clone();
-        RUNTIME.spawn(async move {
+        LINKS.spawn(async move {
             let from = place_of(from);
             let cut = |server: &Option<usize>| server.is_some_and(|server| server == to || Some(server) == from);
             tokio::select! {

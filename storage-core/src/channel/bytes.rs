@@ -1,3 +1,7 @@
+//! Addresses, group ids and signatures: bytes of a fixed number with one way to write them.
+//!
+//! A signature is not shown by `Debug`, since whoever has it can claim.
+
 use std::{fmt, str::FromStr};
 
 use crate::{Error, Result};

@@ -1,3 +1,8 @@
+//! Numbers of 256 bits as Ethereum has them: amounts, channel ids, nonces and block numbers, each a type of its own.
+//!
+//! Arithmetic is checked and never wraps: a wrapped amount would be money out of nothing. Types of different meaning do
+//! not mix.
+
 use std::{fmt, str::FromStr};
 
 use ruint::aliases::U256;
@@ -138,6 +143,7 @@ impl BlockNumber {
 
 fn parse(text: &str) -> Result<U256> {
     let (digits, radix) = text.strip_prefix("0x").map_or((text, 10), |digits| (digits, 16));
+    // The parser below would take underscores and an empty text too.
     let valid = !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix));
     let number = valid.then(|| U256::from_str_radix(digits, u64::from(radix)).ok()).flatten();
     number.ok_or_else(|| {

@@ -1,3 +1,7 @@
+//! The record of a channel and its encoding.
+//!
+//! One state has one encoding, and what was ever written stays readable: tests/golden has examples.
+
 use bytes::Bytes;
 
 use super::{Address, Amount, BlockNumber, ChannelId, GroupId, Nonce, Signature};

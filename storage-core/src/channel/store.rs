@@ -1,3 +1,8 @@
+//! Channels in a store, typed: one entry a channel, with its key made of its id.
+//!
+//! Invariants: a key has one spelling, and a record lies only at the key of its own id. At another one it could pay one
+//! channel from the deposit of another. The order of keys is that of ids.
+
 use futures::{StreamExt, TryStreamExt, future::ready, stream::BoxStream};
 
 use super::{ChannelId, ChannelState};
@@ -157,6 +162,8 @@ impl<S: Store> ChannelStore<S> {
         let current = match conflict.current {
             Observed::Present(entry) => Some(VersionedChannel::of(&entry)?),
             Observed::Absent => None,
+            // Consul and ZooKeeper do not tell. This is read after the conflict, so it may be newer than what was in the way: enough for a
+            // caller that decides anew.
             Observed::Unknown => self.get(id, ReadOptions::default().timeout(options.timeout)).await?,
         };
         Ok(ChannelConflict { current })
@@ -176,6 +183,7 @@ pub fn key_of(id: ChannelId) -> Key {
 /// [`Error::Corrupt`] if it is no key of a channel.
 pub fn id_of(key: &Key) -> Result<ChannelId> {
     let digits = key.as_bytes().strip_prefix(KEY_PREFIX).and_then(|digits| std::str::from_utf8(digits).ok());
+    // The parser also takes upper case and fewer digits.
     let id = digits.and_then(|digits| format!("0x{digits}").parse().ok());
     // Other spellings of the number are no keys of ours.
     let id = id.filter(|id| key_of(*id) == *key);
@@ -191,6 +199,7 @@ impl VersionedChannel {
         let Entry { key, value, version } = entry;
         let state =
             ChannelState::decode(value).map_err(|error| Error::corrupt(format!("channel at {key}: {error}")))?;
+        // A record copied to the key of another channel would pay one channel from the deposit of another.
         if state.channel_id != id_of(key)? {
             return Err(Error::corrupt(format!("channel at {key}: it has the id {}", state.channel_id)));
         }

@@ -1,3 +1,8 @@
+//! What a case works with: handles on a namespace of its own, opened, tracked, and closed at the end.
+//!
+//! Handles here are patient with what was certainly not applied, and with nothing else: a case must not hide a wrong
+//! answer behind a retry. Whatever a case opened or broke is cleaned up, also when it fails.
+
 use std::{
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -80,6 +85,7 @@ impl<'h> Context<'h> {
     /// What can be broken here; skips the case if nothing can.
     pub(crate) fn faults(&self) -> Checked<&dyn Faults> {
         let faults = self.namespace.faults().ok_or_else(|| Stop::skipped(Self::NO_FAULTS))?;
+        // Noted before anything is broken, so that a case which fails half-way is healed as well.
         *lock(&self.broken) = true;
         Ok(faults)
     }
@@ -131,6 +137,7 @@ where
     while let Some(joined) = tasks.join_next().await {
         results.push(joined.map_err(|error| Stop::failed(format_args!("a task of the case ended: {error}")))??);
     }
+    // They end in any order; cases want to know who won.
     results.sort_by_key(|(place, _)| *place);
     Ok(results.into_iter().map(|(_, result)| result).collect())
 }
@@ -233,6 +240,7 @@ impl Handle {
         loop {
             match self.put_expecting(key, Expected::Version(from), to).await {
                 Ok(Outcome::Committed(_)) => return Ok(true),
+                // The first attempt cannot have met itself. A later one can, and then the value tells.
                 Ok(Outcome::Conflict(_)) if !asked => return Ok(false),
                 Ok(Outcome::Conflict(_)) => return Ok(self.present(key).await?.value == to),
                 Err(Error::UnknownOutcome { .. }) if Instant::now() < deadline => asked = true,
@@ -267,6 +275,7 @@ impl Handle {
             }
             entries.extend(page.entries);
             let Some(next) = page.next else { return Ok(entries) };
+            // A scan that turns back would never end.
             if after.is_some_and(|after| next <= after) {
                 return Err(Trouble::Mismatch(format!("the scan of {} turns back to {next}", prefix.escape_ascii())));
             }

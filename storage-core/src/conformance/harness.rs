@@ -1,3 +1,8 @@
+//! How the suite gets at the stores of one backend, and what it can break there.
+//!
+//! Implemented by authors of backends. A hook that is missing skips its cases with a reason, so that nothing passes by
+//! being absent.
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

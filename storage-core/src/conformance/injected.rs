@@ -1,3 +1,7 @@
+//! A harness with faults in front of another one's handles, where that cannot make them itself.
+//!
+//! Real faults of the servers come first; injected ones strike the handle only and prove less.
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -51,6 +55,7 @@ impl Space {
     fn wrap(&self, store: Arc<dyn Store>) -> FaultInjecting<Arc<dyn Store>> {
         let store = FaultInjecting::new(store);
         let mut wrapped = self.wrapped();
+        // A handle that is opened during an outage is cut off as well.
         if !wrapped.cut.is_empty() {
             wrapped.cut.push(store.partition());
         }
@@ -116,6 +121,7 @@ impl Faults for Space {
     async fn outage(&self) -> FaultResult {
         if let Some(faults) = self.inner.faults() {
             match faults.outage().await {
+                // The servers themselves are better at it, where the harness can strike them; a cut in front of the handle is the next best.
                 Err(FaultError::Impossible(_)) => {}
                 made => return made,
             }

@@ -61,16 +61,18 @@
 //! Nothing but deadlines: cases retry what is certainly not applied, for as long as an election may take, and wait for
 //! conditions. Only where time is the subject (leases, deadlines) do they look at a clock, with room for a busy machine.
 
+mod case;
 mod cases;
 mod context;
 mod harness;
 mod injected;
-mod linearize;
+mod register;
 mod report;
 mod run;
 mod stop;
 
+pub use case::{Case, Kind, Verdict};
 pub use cases::CASES;
 pub use harness::{FaultError, FaultResult, Faults, Harness, Namespace, Servers};
 pub use injected::Injected;
-pub use run::{Case, Kind, Verdict, run, run_within, test};
+pub use run::{run, run_within, test};

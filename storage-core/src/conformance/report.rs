@@ -1,6 +1,8 @@
+//! Appends each verdict to a file that the environment names, for reports over several programs and backends.
+
 use std::{env, fmt::Write as _, fs::OpenOptions, io, io::Write as _, time::Duration};
 
-use super::{Case, Verdict};
+use super::case::{Case, Verdict};
 
 /// Names the file that verdicts are appended to.
 const REPORT: &str = "STORAGE_CONFORMANCE_REPORT";
@@ -43,13 +45,14 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance::CASES;
+    use crate::conformance::case::Kind;
 
     #[test]
     fn a_line_is_json_whatever_the_reason_holds() {
+        let case = Case { group: "basics", name: "get_absent", kind: Kind::Usual, run: |_| Box::pin(async { Ok(()) }) };
         let verdict = Verdict::Failed("say \"no\"\n\\ \u{1f600}".to_owned());
         assert_eq!(
-            line("etcd", 3, &CASES[0], &verdict, Duration::from_millis(12)),
+            line("etcd", 3, &case, &verdict, Duration::from_millis(12)),
             "{\"backend\":\"etcd\",\"nodes\":3,\"case\":\"basics::get_absent\",\"verdict\":\"failed\",\
              \"reason\":\"say \\\"no\\\"\\u000a\\\\ \u{1f600}\",\"millis\":12}\n"
         );

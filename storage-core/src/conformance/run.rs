@@ -1,100 +1,28 @@
+//! Runs cases: a deadline over all of one, cleaning up afterwards, and the tests that the macros make.
+//!
+//! Invariant: a case with faults on shared servers runs alone there. What a case left behind is removed after failures
+//! too, or the next would fail for it.
+
 use std::{
     collections::HashMap,
-    fmt,
     future::Future,
     io::Write,
     sync::{Arc, LazyLock, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use futures::future::BoxFuture;
 use tokio::sync::RwLock;
 
 use super::{
     CASES, Harness, Servers,
+    case::{Case, Kind, Verdict},
     context::Context,
     report,
-    stop::{Checked, Stop},
+    stop::Stop,
 };
 
 /// How long handles may take to close and a namespace to be removed, after the case itself.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// One case of the suite.
-pub struct Case {
-    /// The part of the contract that it is about.
-    pub group: &'static str,
-    /// What it is called within the group.
-    pub name: &'static str,
-    /// How it has to be run.
-    pub kind: Kind,
-    pub(super) run: for<'a> fn(&'a Context<'a>) -> BoxFuture<'a, Checked>,
-}
-
-/// How a case has to be run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// Beside others.
-    Usual,
-    /// Beside others; writes so much that it may take longer.
-    Slow,
-    /// Needs faults, and so runs alone where servers are shared.
-    Disruptive,
-}
-
-/// How a case ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[must_use]
-pub enum Verdict {
-    /// The store fulfils this part of the contract.
-    Passed,
-    /// The case cannot be run here, for this reason.
-    Skipped(String),
-    /// The store breaks the contract, as this says.
-    Failed(String),
-}
-
-impl Case {
-    /// How long the case may take: far longer than on an idle machine, but not for ever.
-    pub fn deadline(&self) -> Duration {
-        match self.kind {
-            Kind::Usual => Duration::from_secs(60),
-            Kind::Slow | Kind::Disruptive => Duration::from_secs(120),
-        }
-    }
-}
-
-/// `group::name`.
-impl fmt::Display for Case {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}::{}", self.group, self.name)
-    }
-}
-
-impl fmt::Debug for Case {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Case({self})")
-    }
-}
-
-impl Verdict {
-    /// `passed`, `skipped` or `failed`.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Passed => "passed",
-            Self::Skipped(_) => "skipped",
-            Self::Failed(_) => "failed",
-        }
-    }
-
-    /// Why it was skipped or failed; empty if it passed.
-    pub fn reason(&self) -> &str {
-        match self {
-            Self::Passed => "",
-            Self::Skipped(reason) | Self::Failed(reason) => reason,
-        }
-    }
-}
 
 /// Runs one case on a namespace of its own.
 pub async fn run(case: &Case, harness: &dyn Harness) -> Verdict {
@@ -103,25 +31,26 @@ pub async fn run(case: &Case, harness: &dyn Harness) -> Verdict {
 
 /// As [`run`], with a deadline other than that of the case.
 pub async fn run_within(case: &Case, harness: &dyn Harness, deadline: Duration) -> Verdict {
-    let turn = turn(harness);
+    let servers = servers_lock(harness);
     if case.kind != Kind::Disruptive || harness.servers() == Servers::Own {
-        let _beside_others = turn.read().await;
-        return run_in_turn(case, harness, deadline).await;
+        let _shared = servers.read().await;
+        return run_locked(case, harness, deadline).await;
     }
     // Whether there are faults at all is found out beside the others, so that only cases with faults stop them.
     {
-        let _beside_others = turn.read().await;
+        let _shared = servers.read().await;
         match harness.namespace().await {
             Ok(namespace) if namespace.faults().is_none() => return Verdict::Skipped(Context::NO_FAULTS.to_owned()),
             Ok(_) => {}
             Err(error) => return Verdict::Failed(format!("no namespace: {error}")),
         }
     }
-    let _alone = turn.write().await;
-    run_in_turn(case, harness, deadline).await
+    let _exclusive = servers.write().await;
+    run_locked(case, harness, deadline).await
 }
 
-async fn run_in_turn(case: &Case, harness: &dyn Harness, deadline: Duration) -> Verdict {
+async fn run_locked(case: &Case, harness: &dyn Harness, deadline: Duration) -> Verdict {
+    // One deadline for all of it, so that a namespace that hangs does not get the time of the case on top.
     let started = Instant::now();
     let left = || deadline.saturating_sub(started.elapsed());
     let context = match tokio::time::timeout(left(), Context::new(harness)).await {
@@ -135,6 +64,7 @@ async fn run_in_turn(case: &Case, harness: &dyn Harness, deadline: Duration) -> 
         Ok(Err(Stop::Failed(what))) => Verdict::Failed(what),
         Err(_) => Verdict::Failed(format!("not done within {deadline:?}")),
     };
+    // Also after a failure: the next case on the same servers must not find what this one left.
     let cleaned = tokio::time::timeout(CLEANUP_TIMEOUT, context.clean_up()).await;
     match (verdict, cleaned) {
         (Verdict::Passed, Ok(Err(error))) => Verdict::Failed(format!("could not be cleaned up: {error}")),
@@ -178,10 +108,44 @@ where
     }
 }
 
-/// Who may run now, for the harnesses that share servers with this one.
-fn turn(harness: &dyn Harness) -> Arc<RwLock<()>> {
-    type Turns = HashMap<(String, usize), Arc<RwLock<()>>>;
-    static TURNS: LazyLock<Mutex<Turns>> = LazyLock::new(Mutex::default);
-    let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
-    Arc::clone(turns.entry((harness.name().to_owned(), harness.nodes())).or_default())
+/// Makes the tests of [`conformance_tests!`](crate::conformance_tests).
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_tests {
+    ([$harness:expr] $($group:ident { $($case:ident $(= $kind:ident)?)* })*) => {
+        $(mod $group {
+            #[allow(unused_imports, reason = "the harness may be named from here or from the crate")]
+            use super::*;
+
+            $(
+                #[test]
+                fn $case() {
+                    $crate::conformance::test(stringify!($group), stringify!($case), $harness);
+                }
+            )*
+        })*
+    };
+}
+
+/// One test for each case of the [conformance suite](crate::conformance), in a module of this name: `etcd::cas::succeeds`.
+///
+/// The second argument is called for each test: an `async fn() -> impl Harness`, or a closure that gives such a future.
+#[macro_export]
+macro_rules! conformance_tests {
+    ($name:ident, $harness:expr) => {
+        mod $name {
+            #[allow(unused_imports, reason = "the harness may be named from here or from the crate")]
+            use super::*;
+
+            $crate::__conformance_cases!([$crate::__conformance_tests][$harness]);
+        }
+    };
+}
+
+/// Taken by each case on these servers: for reading by those that run side by side, for writing by one whose faults strike all.
+fn servers_lock(harness: &dyn Harness) -> Arc<RwLock<()>> {
+    type Locks = HashMap<(String, usize), Arc<RwLock<()>>>;
+    static LOCKS: LazyLock<Mutex<Locks>> = LazyLock::new(Mutex::default);
+    let mut locks = LOCKS.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(locks.entry((harness.name().to_owned(), harness.nodes())).or_default())
 }

@@ -1,3 +1,8 @@
+//! How a case ends early: failed or skipped, and where in the suite it was.
+//!
+//! Messages are bounded, as the largest values are megabytes. An error of the store where none may come is a failure,
+//! not a skip.
+
 use std::{fmt, panic::Location};
 
 use super::FaultError;

@@ -1,3 +1,8 @@
+//! Acquiring a lock: look, wait for the holder's lease by the own clock, and write a tenure over what was seen.
+//!
+//! Invariants: a lock is taken over only after its pair of versions was seen unchanged for a whole TTL. A transaction
+//! in doubt is resolved before another counts. No clock is compared with that of the holder.
+
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -24,6 +29,7 @@ const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_mi
 pub(super) async fn acquire<S: Store>(store: &S, name: &Key, lease: &Key, options: &LockOptions) -> Result<Acquired> {
     let deadline = Deadline::after(options.wait).at();
     let mut poll = Backoff::new(POLL.0, POLL.1);
+    // One for all attempts of this call: whichever of them was applied, the record shows that it was ours.
     let nonce = crate::unique_id();
     let mut attempt = Attempt { store, name, lease, options, nonce, watched: None, unknown: None };
     loop {
@@ -89,12 +95,15 @@ impl<S: Store> Attempt<'_, S> {
                 let since = unknown.start;
                 return Ok(Step::Acquired(Acquired { fence, version, since }));
             }
+            // Its guards are gone for ever, since no version repeats: it was refused, or will be when it arrives. From here on a conflict is
+            // somebody else.
             if unknown.versions != seen.versions {
                 self.unknown = None;
             }
         }
         match seen.free_at(&mut self.watched) {
             Some(until) if until > Instant::now() => Ok(Step::Held { until, owner: seen.owner() }),
+            // Not held, or watched for a whole TTL without a sign of life.
             _ => self.take(seen).await,
         }
     }
@@ -113,6 +122,8 @@ impl<S: Store> Attempt<'_, S> {
         let token = seen.fence.as_ref().map_or(Ok(FencingToken(1)), |fence| fence.next_token(self.name))?;
         let LockOptions { ttl, owner, .. } = self.options.clone();
         let fence = Fence { held: true, token, ttl, nonce: self.nonce, owner };
+        // Both keys are guarded. The fence alone would let a holder be overtaken whose heartbeat came between the look and this
+        // transaction; the heartbeat alone would miss a release.
         let expected = seen.versions.map(|version| version.map_or(Expected::Absent, Expected::Version));
         let [fence_expected, lease_expected] = expected;
         let txn = Txn::new()
@@ -120,6 +131,7 @@ impl<S: Store> Attempt<'_, S> {
             .guard(self.lease.clone(), lease_expected)
             .put(self.name.clone(), fence.encode())
             .put(self.lease.clone(), heartbeat(token));
+        // Before the call: the lease may have begun at any time after this, so counting from here errs on the safe side.
         let start = Instant::now();
         match self.store.commit(txn, WriteOptions::default().timeout(call_timeout(ttl))).await {
             Ok(Outcome::Committed(committed)) => {
@@ -129,6 +141,7 @@ impl<S: Store> Attempt<'_, S> {
             // Faster than this one was perhaps our own earlier one.
             Ok(Outcome::Conflict(_)) if self.unknown.is_some() => Ok(Step::Doubt),
             Ok(Outcome::Conflict(_)) => Ok(Step::Held { until: start, owner: self.look().await?.owner() }),
+            // A second one in doubt is not remembered: it had the guards of the first or newer ones, and only one of them can be applied.
             Err(error) if error.may_be_applied() && self.unknown.is_none() => {
                 self.unknown = Some(Unknown { versions: seen.versions, start, error });
                 Ok(Step::Doubt)

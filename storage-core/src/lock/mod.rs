@@ -155,7 +155,9 @@ impl<S: Store + Clone> Lock<S> {
     /// Dropped, the lock is released or it runs out: in both cases it is no longer renewed.
     pub async fn release(self) -> Result<()> {
         let Self { store, name, fence, guard, renewal } = self;
+        // First, or a heartbeat that is on its way would create the key again that the release deletes.
         renewal.stop().await;
+        // The record stays, with its token: deleted, the next acquisition would begin at 1 again, and what remembers tokens would be fooled.
         let released = Fence { held: false, ..fence };
         let txn =
             Txn { guards: vec![guard], ..Txn::new().put(name.clone(), released.encode()).delete(lease_key(&name)?) };
@@ -182,6 +184,7 @@ impl<S: Store + Clone> Lock<S> {
     /// Whether the lock was ours to release: by this attempt, or by one before of which we did not know.
     async fn try_release(store: &S, txn: &Txn, released: &Fence, timeout: Duration) -> Result<bool> {
         let outcome = store.commit(txn.clone(), WriteOptions::default().timeout(timeout)).await?;
+        // A conflict with ourselves is a release: an earlier attempt was applied and its reply lost. The nonce in the record tells.
         let (Outcome::Conflict(_), Some(Guard { key, .. })) = (outcome, txn.guards.first()) else { return Ok(true) };
         let current = store.get(key, ReadOptions::default().timeout(timeout)).await?;
         Ok(current.as_ref().map(Fence::of).transpose()?.as_ref() == Some(released))
@@ -199,10 +202,12 @@ impl<S: Store + Clone> Lock<S> {
         for _ in 0..ATTEMPTS {
             let Some(entry) = store.get(name, ReadOptions::default()).await? else { return Ok(None) };
             let fence = Fence::of(&entry)?;
+            // The token is raised although nobody holds the lock then: a holder that comes back must find a larger one than its own.
             let freed = Fence { held: false, token: fence.next_token(name)?, ..fence };
             let txn = Txn::new()
                 .guard(name.clone(), Expected::Version(entry.version))
                 .put(name.clone(), freed.encode())
+                // Without a guard on the heartbeat: the fence alone decides, and a holder that renews must not be able to hold off an operator.
                 .delete(lease.clone());
             if store.commit(txn, WriteOptions::default()).await?.is_committed() {
                 return Ok(Some(freed.status()));

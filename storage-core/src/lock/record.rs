@@ -1,3 +1,7 @@
+//! What stands at the two keys of a lock, as bytes.
+//!
+//! The fence is written once a tenure, so that its version stands for the tenure and can guard writes.
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +29,7 @@ const LEASE: Schema = Schema { tag: *b"LEAS", version: 1 };
 
 impl Fence {
     pub(super) fn encode(&self) -> Bytes {
+        // `LockOptions::MAX_TTL` is far below 2^64 milliseconds.
         let ttl = u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX);
         let record = FENCE.writer().bool(self.held).u64(self.token.0).u64(ttl);
         record.bytes(&self.nonce.to_be_bytes()).var_bytes(self.owner.as_bytes()).finish()

@@ -1,3 +1,8 @@
+//! Renewing a lock's lease, in a task that belongs to the lock and ends with it.
+//!
+//! Invariant: the lease counts from the start of the call that renewed it, never from its answer. So the holder thinks
+//! it lost before anybody else may take it.
+
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -23,6 +28,7 @@ impl Renewal {
         let txn = Txn { guards: vec![guard], ..Txn::new().put(lease, heartbeat(fence.token)) };
         let until = Arc::new(Mutex::new(since + fence.ttl));
         let lease = Lease { store, token: fence.token, txn, ttl: fence.ttl, since, until: Arc::clone(&until) };
+        // Closed when the task ends, however it ends: also a panic in it is a loss.
         let (alive, running) = watch::channel(());
         let task = tokio::spawn(async move {
             let (token, reason) = (lease.token, lease.renew().await);
@@ -34,6 +40,7 @@ impl Renewal {
 
     pub(super) fn is_running(&self) -> bool {
         self.running.has_changed().is_ok()
+            // The task may be late on a busy runtime, and the lease over meanwhile.
             && Instant::now() < *self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -71,6 +78,7 @@ struct Lease<S> {
 impl<S: Store> Lease<S> {
     /// Returns when the lease is lost, and why.
     async fn renew(mut self) -> &'static str {
+        // Two renewals may fail in a row before the lease is lost.
         let interval = self.ttl / 3;
         let mut backoff = retries();
         let mut next = self.since + interval;
@@ -87,6 +95,7 @@ impl<S: Store> Lease<S> {
             // The end is kept even if the store is late.
             match tokio::time::timeout_at(end, call).await {
                 Ok(Ok(Outcome::Committed(_))) => {
+                    // From the start of the call, not from its answer: a waiter may have seen this heartbeat as early as that.
                     self.since = start;
                     *self.until.lock().unwrap_or_else(PoisonError::into_inner) = start + self.ttl;
                     next = start + interval;

@@ -128,9 +128,7 @@ impl Store for MemoryStore {
 
     async fn get_many(&self, keys: &[Key], _: ReadOptions) -> Result<Vec<Option<Entry>>> {
         let shared = self.open()?;
-        if keys.len() > Self::MAX_TXN_OPS {
-            return Err(Error::TooLarge { what: "keys in one read", actual: keys.len(), limit: Self::MAX_TXN_OPS });
-        }
+        shared.capabilities.check_keys(keys)?;
         let state = shared.lock();
         Ok(keys.iter().map(|key| state.get(key)).collect())
     }
@@ -155,6 +153,7 @@ impl Store for MemoryStore {
         let shared = self.open()?;
         let after = {
             let state = shared.lock();
+            // Under the lock: a commit that begins after this call has returned has a higher revision.
             let after = options.after.unwrap_or(state.revision());
             state.check_kept(after)?;
             after

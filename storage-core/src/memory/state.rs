@@ -1,3 +1,8 @@
+//! The reference store's data, and the history that its watches read. Pure: no clock, no task, no lock.
+//!
+//! Invariants: revisions are consecutive and give the versions; an operation id is decided once. History and ids are
+//! bounded; what is forgotten is said to be (`Compacted`).
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     ops::Bound,
@@ -21,7 +26,7 @@ pub(super) struct State {
     history: VecDeque<Commit>,
     history_bytes: usize,
     forgotten: u64,
-    done: HashMap<OperationId, Answer>,
+    done: HashMap<OperationId, Decision>,
     done_in_order: VecDeque<OperationId>,
 }
 
@@ -33,7 +38,7 @@ struct Commit {
 
 /// How an operation was decided: small, so that the table of them is bounded by their number.
 #[derive(Debug)]
-enum Answer {
+enum Decision {
     Committed(Committed),
     Conflict { guard: usize },
 }
@@ -67,15 +72,15 @@ impl State {
     /// transaction that comes late still be applied, a conflict would not be an answer one can act upon.
     pub(super) fn commit(&mut self, txn: Txn, id: Option<OperationId>) -> Outcome {
         match id.and_then(|id| self.done.get(&id)) {
-            Some(Answer::Committed(committed)) => return Outcome::Committed(committed.clone()),
-            Some(Answer::Conflict { guard }) => return Outcome::Conflict(self.conflict_at(*guard, &txn)),
+            Some(Decision::Committed(committed)) => return Outcome::Committed(committed.clone()),
+            Some(Decision::Conflict { guard }) => return Outcome::Conflict(self.conflict_at(*guard, &txn)),
             None => {}
         }
         let (answer, outcome) = match self.failed_guard(&txn) {
-            Some(guard) => (Answer::Conflict { guard }, Outcome::Conflict(self.conflict_at(guard, &txn))),
+            Some(guard) => (Decision::Conflict { guard }, Outcome::Conflict(self.conflict_at(guard, &txn))),
             None => {
                 let committed = self.apply(txn.ops);
-                (Answer::Committed(committed.clone()), Outcome::Committed(committed))
+                (Decision::Committed(committed.clone()), Outcome::Committed(committed))
             }
         };
         if let Some(id) = id {
@@ -96,6 +101,7 @@ impl State {
     /// [`Error::Compacted`] if it is forgotten.
     pub(super) fn commit_after(&self, position: Revision) -> Result<Option<&[WatchEvent]>> {
         self.check_kept(position)?;
+        // `check_kept` has seen to it that this does not wrap.
         let place = usize::try_from(position.0 - self.forgotten).ok();
         Ok(place.and_then(|place| self.history.get(place)).map(|commit| commit.events.as_slice()))
     }
@@ -119,6 +125,8 @@ impl State {
     }
 
     fn apply(&mut self, ops: Vec<Op>) -> Committed {
+        // Taken before it is known whether anything changes: a transaction that changes nothing gives it back, and no other can come between,
+        // since the caller holds the lock.
         let revision = Revision(self.revision().0 + 1);
         // A number that is never used twice is a version that never repeats.
         let version = Version::from_u64(revision.0);
@@ -133,6 +141,7 @@ impl State {
                     versions.push(Some(version));
                 }
                 Op::Delete { key } => {
+                    // An absent key makes no event and, alone, no revision: as etcd has it, so that watches of both see the same.
                     if self.entries.remove(&key).is_some() {
                         events.push(WatchEvent::Delete { key, revision: Some(revision) });
                     }
@@ -147,19 +156,21 @@ impl State {
         Committed { versions, revision: changed.then_some(revision) }
     }
 
+    #[expect(clippy::expect_used, reason = "its bytes are counted with each commit")]
     fn record(&mut self, events: Vec<WatchEvent>) {
         let bytes = events.iter().map(size).sum();
         self.history.push_back(Commit { events, bytes });
         self.history_bytes += bytes;
         while self.history.len() > MemoryStore::HISTORY_COMMITS || self.history_bytes > MemoryStore::HISTORY_BYTES {
-            let Some(oldest) = self.history.pop_front() else { return };
+            let oldest = self.history.pop_front().expect("a history of some bytes has a commit");
             self.history_bytes -= oldest.bytes;
             self.forgotten += 1;
         }
     }
 
-    fn remember(&mut self, id: OperationId, answer: Answer) {
-        self.done.insert(id, answer);
+    fn remember(&mut self, id: OperationId, answer: Decision) {
+        let before = self.done.insert(id, answer);
+        assert!(before.is_none(), "an operation is applied twice");
         self.done_in_order.push_back(id);
         // The newest is kept besides those that the capability promises to keep behind it.
         if self.done_in_order.len() > MemoryStore::DEDUPLICATED_OPERATIONS + 1

@@ -127,7 +127,7 @@ async fn a_waiting_watch_wakes() {
     let waiting = tokio::spawn(async move { watch.next().await });
     tokio::task::yield_now().await;
     store.put(&key("a"), "1").await.unwrap();
-    let event = tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap().unwrap().unwrap();
+    let event = tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap().unwrap().unwrap().unwrap();
     assert_eq!(event.key(), &key("a"));
 }
 

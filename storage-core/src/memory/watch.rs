@@ -1,3 +1,5 @@
+//! Watches of the reference store: each a place in the shared history, without a queue of its own.
+
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
@@ -53,6 +55,7 @@ impl Watch {
             let position = self.position;
             tokio::select! {
                 () = closing(&mut self.closed) => return Ok(None),
+                // Not `changed()`: a commit between the look at the history and this wait would be missed.
                 _ = self.revision.wait_for(|revision| *revision > position) => {}
             }
         }
@@ -60,6 +63,7 @@ impl Watch {
 
     /// Takes the next commit from the history, if there is one.
     fn take_commit(&mut self) -> Result<bool> {
+        // The lock is held for one commit of the history, so a watch far behind does not hold up writers.
         let state = self.shared.lock();
         let Some(events) = state.commit_after(self.position)? else { return Ok(false) };
         self.pending.extend(events.iter().filter(|event| event.key().starts_with(&self.prefix)).cloned());

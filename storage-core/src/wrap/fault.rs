@@ -1,3 +1,8 @@
+//! A store whose network fails when a test says so, with the errors that a real client would see.
+//!
+//! Faults happen around the store and never in it: what it applied stays applied. Each call keeps its deadline,
+//! whatever delays are added.
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -112,6 +117,7 @@ impl<S: Store> FaultInjecting<S> {
     /// The way to the store: returns what is left of the deadline, or the error that `late` makes if nothing is.
     async fn send(&self, timeout: Duration, late: fn(Duration) -> Error) -> Result<Duration> {
         let start = Instant::now();
+        // Before any delay: a call that fails so never touched the network.
         if self.strikes(|faults| &mut faults.calls_to_fail) {
             return Err(Error::unavailable("injected: the call failed before it was sent"));
         }
@@ -123,6 +129,7 @@ impl<S: Store> FaultInjecting<S> {
             healed(&self.faults).await;
         };
         match tokio::time::timeout(timeout, way).await {
+            // The way costs time, so less is left for the store: together they keep the deadline of the caller.
             Ok(()) => Ok(timeout.saturating_sub(start.elapsed())),
             Err(_) => Err(late(timeout)),
         }
@@ -160,6 +167,7 @@ impl<S: Store> Store for FaultInjecting<S> {
     async fn commit(&self, txn: Txn, options: WriteOptions) -> Result<Outcome> {
         let deadline = Deadline::after(options.timeout);
         let left = self.send(options.timeout, Error::deadline_after_send).await?;
+        // Decided first and lost then: this is what makes an unknown outcome dangerous, and what tests are for.
         let decided = self.store.commit(txn, options.timeout(left)).await;
         if self.strikes(|faults| &mut faults.replies_to_lose) || self.faults.borrow().losing > 0 {
             return Err(Error::unknown_outcome("injected: the reply was lost"));

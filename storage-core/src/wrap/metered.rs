@@ -1,3 +1,8 @@
+//! A store whose calls are counted, timed and traced.
+//!
+//! Invariant: every call is recorded once, also one whose caller gives up. Neither keys nor values are told: they are
+//! other people's.
+
 use std::{future::Future, sync::Arc};
 
 use async_trait::async_trait;
@@ -53,6 +58,7 @@ impl<S: Store> Metered<S> {
             start: Instant::now(),
             outcome: if_dropped,
         };
+        // If the caller drops this future here, `request` is dropped with the outcome that it was made with: unknown, for a write.
         let answer = call.instrument(span).await;
         request.outcome = outcome_of(&answer);
         if let Err(error) = &answer {

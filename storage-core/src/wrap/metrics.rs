@@ -1,7 +1,13 @@
-use std::{
-    fmt::Write,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+//! What is counted of calls, and a registry of it for Prometheus.
+//!
+//! Names and labels are part of what users build on: they only grow. No label has a key in it, so that the number of
+//! series stays bounded.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::prometheus_text,
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
 };
 
 /// Takes note of each call: what [`Metered`](crate::Metered) tells. [`Registry`] is one; a program with a metrics library of its own has another.
@@ -68,107 +74,65 @@ labels! {
 
 /// Counts calls, and renders the counts for Prometheus:
 /// `storage_requests_total{operation,outcome}` and the histogram `storage_request_duration_seconds{operation}`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registry {
-    operations: [Series; Operation::ALL.len()],
+    requests: Family<[Label; 2], Counter>,
+    durations: Family<[Label; 1], Histogram, fn() -> Histogram>,
+    exposed: prometheus_client::registry::Registry,
 }
 
-#[derive(Debug, Default)]
-struct Series {
-    outcomes: [AtomicU64; RequestOutcome::ALL.len()],
-    /// Calls that took at most so long and longer than the bucket before; the last is for the rest.
-    buckets: [AtomicU64; BUCKETS.len() + 1],
-    micros: AtomicU64,
-}
+/// A label's name and value.
+type Label = (&'static str, &'static str);
 
-/// The upper ends of the buckets, with their labels in seconds: from a call in memory to one over two elections.
-const BUCKETS: [(Duration, &str); 14] = [
-    (Duration::from_micros(100), "0.0001"),
-    (Duration::from_micros(250), "0.00025"),
-    (Duration::from_micros(500), "0.0005"),
-    (Duration::from_millis(1), "0.001"),
-    (Duration::from_micros(2500), "0.0025"),
-    (Duration::from_millis(5), "0.005"),
-    (Duration::from_millis(10), "0.01"),
-    (Duration::from_millis(25), "0.025"),
-    (Duration::from_millis(50), "0.05"),
-    (Duration::from_millis(100), "0.1"),
-    (Duration::from_millis(250), "0.25"),
-    (Duration::from_millis(500), "0.5"),
-    (Duration::from_secs(1), "1"),
-    (Duration::from_secs(5), "5"),
-];
+/// The upper ends of the buckets, in seconds: from a call in memory to one over two elections.
+const BUCKETS: [f64; 14] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 impl Metrics for Registry {
     fn record(&self, operation: Operation, outcome: RequestOutcome, duration: Duration) {
-        let add =
-            |counter: Option<&AtomicU64>, count| counter.map(|counter| counter.fetch_add(count, Ordering::Relaxed));
-        let Some(series) = self.operations.get(operation as usize) else { return };
-        let bucket = BUCKETS.iter().take_while(|(end, _)| duration > *end).count();
-        add(series.outcomes.get(outcome as usize), 1);
-        add(series.buckets.get(bucket), 1);
-        add(Some(&series.micros), u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+        self.requests.get_or_create(&labels_of(operation, outcome)).inc();
+        self.durations.get_or_create(&[operation_label(operation)]).observe(duration.as_secs_f64());
     }
 }
 
 impl Registry {
     /// An empty registry.
     pub fn new() -> Self {
-        Self::default()
+        let requests = Family::default();
+        // By operation alone: with the outcome too, there would be six times as many series, and conflicts take as long as commits.
+        let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
+        let mut exposed = prometheus_client::registry::Registry::default();
+        exposed.register("storage_requests", "Calls of the store by how they ended", requests.clone());
+        exposed.register("storage_request_duration_seconds", "How long calls of the store took", durations.clone());
+        Self { requests, durations, exposed }
     }
 
     /// How many calls of this operation ended so.
     pub fn count(&self, operation: Operation, outcome: RequestOutcome) -> u64 {
-        let series = self.operations.get(operation as usize);
-        series.and_then(|series| series.outcomes.get(outcome as usize)).map_or(0, load)
+        self.requests.get(&labels_of(operation, outcome)).map_or(0, |counter| counter.get())
     }
 
     /// All counts in the text format of Prometheus; operations that were never called are left out.
     /// <https://prometheus.io/docs/instrumenting/exposition_formats/>
     pub fn render(&self) -> String {
         let mut text = String::new();
-        // Writing to a string cannot fail.
-        self.render_into(&mut text).ok();
+        #[expect(clippy::expect_used, reason = "only what is written to could fail")]
+        prometheus_text::encode(&mut text, &self.exposed).expect("a string takes all that is written to it");
         text
     }
+}
 
-    fn render_into(&self, text: &mut String) -> std::fmt::Result {
-        let called = || Operation::ALL.iter().zip(&self.operations).filter(|(_, series)| series.count() > 0);
-        writeln!(text, "# HELP storage_requests_total Calls of the store by how they ended.")?;
-        writeln!(text, "# TYPE storage_requests_total counter")?;
-        for (operation, series) in called() {
-            for (outcome, count) in RequestOutcome::ALL.iter().zip(&series.outcomes).filter(|(_, n)| load(n) > 0) {
-                let (operation, outcome, count) = (operation.label(), outcome.label(), load(count));
-                writeln!(text, "storage_requests_total{{operation=\"{operation}\",outcome=\"{outcome}\"}} {count}")?;
-            }
-        }
-        let name = "storage_request_duration_seconds";
-        writeln!(text, "# HELP {name} How long calls of the store took.")?;
-        writeln!(text, "# TYPE {name} histogram")?;
-        for (operation, series) in called() {
-            let operation = operation.label();
-            let ends = BUCKETS.iter().map(|(_, label)| *label).chain(["+Inf"]);
-            let mut count = 0;
-            for (end, bucket) in ends.zip(&series.buckets) {
-                count += load(bucket);
-                writeln!(text, "{name}_bucket{{operation=\"{operation}\",le=\"{end}\"}} {count}")?;
-            }
-            let seconds = Duration::from_micros(load(&series.micros)).as_secs_f64();
-            writeln!(text, "{name}_sum{{operation=\"{operation}\"}} {seconds}")?;
-            writeln!(text, "{name}_count{{operation=\"{operation}\"}} {count}")?;
-        }
-        Ok(())
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
-impl Series {
-    fn count(&self) -> u64 {
-        self.buckets.iter().map(load).sum()
-    }
+fn operation_label(operation: Operation) -> Label {
+    ("operation", operation.label())
 }
 
-fn load(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::Relaxed)
+fn labels_of(operation: Operation, outcome: RequestOutcome) -> [Label; 2] {
+    [operation_label(operation), ("outcome", outcome.label())]
 }
 
 #[cfg(test)]

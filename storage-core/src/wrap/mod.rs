@@ -4,10 +4,8 @@ mod fault;
 mod metered;
 mod metrics;
 mod prefixed;
-mod retrying;
 
 pub use fault::{FaultGuard, FaultInjecting};
 pub use metered::Metered;
 pub use metrics::{Metrics, Operation, Registry, RequestOutcome};
 pub use prefixed::Prefixed;
-pub use retrying::{RetryOptions, Retrying};

@@ -1,3 +1,10 @@
+//! A namespace: the keys of a store below a prefix, seen without it.
+//!
+//! Invariants: nothing outside of the prefix can be read or written through it, and a store that answers with a foreign
+//! key is corrupt. Limits are those of the store less the prefix.
+
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use futures::StreamExt;
 
@@ -37,6 +44,14 @@ impl<S: Store> Prefixed<S> {
         Self { store, prefix, capabilities }
     }
 
+    /// For backends: `store` as the namespace of a URL with a path, or as it is.
+    pub fn if_named(store: S, prefix: Option<Key>) -> Arc<dyn Store> {
+        match prefix {
+            Some(prefix) => Arc::new(Self::new(store, prefix)),
+            None => Arc::new(store),
+        }
+    }
+
     fn outer(&self, key: Key) -> Result<Key> {
         strip(&self.prefix, key)
     }
@@ -54,6 +69,8 @@ impl<S: Store> Prefixed<S> {
     }
 
     fn inner_txn(&self, mut txn: Txn) -> Result<Txn> {
+        // Here, with the smaller limit, and not in the store within: there the keys are longer, and the error would name sizes that the
+        // caller never sent.
         txn.validate(&self.capabilities)?;
         for guard in &mut txn.guards {
             guard.key = self.inner(&guard.key)?;
@@ -138,6 +155,7 @@ fn outer_event(prefix: &Key, event: WatchEvent) -> Result<WatchEvent> {
 fn strip(prefix: &Key, key: Key) -> Result<Key> {
     let bytes = key.clone().into_bytes();
     let length = prefix.as_bytes().len();
+    // An answer for another namespace would be the worst defect that a store can have: it is not passed on.
     if key.starts_with(prefix.as_bytes()) && bytes.len() > length {
         return Key::new(bytes.slice(length..));
     }

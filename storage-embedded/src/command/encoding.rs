@@ -3,8 +3,12 @@
 use bytes::{BufMut, Bytes};
 use storage_core::{Expected, Guard, Op, OperationId, Txn};
 
-use super::{Command, Request};
+use super::{
+    Command, Request,
+    rows::{put_row_change, row_change},
+};
 use crate::{
+    auth,
     codec::{DecodeError, Decoded, Reader, key, put_bytes, put_length, version},
     mvcc,
 };
@@ -12,19 +16,22 @@ use crate::{
 /// The version of the encoding.
 const VERSION: u8 = 1;
 
-/// The second byte. Numbers are never used again for something else.
+/// The second byte. A transaction before its limits had versions is [`tag::MVCC`], of version 0. Numbers are never used again for something else; 5 was a put with a lease, which no node has ever proposed.
 mod tag {
     pub(super) const TXN: u8 = 1;
     pub(super) const OPEN_SESSION: u8 = 2;
     pub(super) const LEASE_GRANT: u8 = 3;
     pub(super) const LEASE_REVOKE: u8 = 4;
-    pub(super) const LEASED_PUT: u8 = 5;
     pub(super) const ROW_PUT: u8 = 6;
     pub(super) const ROW_DELETE: u8 = 7;
     pub(super) const ONCE: u8 = 8;
     pub(super) const MVCC: u8 = 9;
     pub(super) const COMPACT: u8 = 10;
     pub(super) const LEASE_EXPIRE: u8 = 11;
+    pub(super) const ROWS: u8 = 12;
+    pub(super) const MVCC_WITHIN: u8 = 13;
+    pub(super) const AUTH: u8 = 14;
+    pub(super) const BY: u8 = 15;
 }
 
 /// Flags of a transaction: which optional fields follow.
@@ -56,14 +63,6 @@ impl Command {
                 out.put_u8(tag::LEASE_REVOKE);
                 out.put_u64_le(*id);
             }
-            Self::LeasedPut { key, value, lease, request } => {
-                out.put_u8(tag::LEASED_PUT);
-                out.put_u8(request_flag(request.as_ref()));
-                put_request(out, request.as_ref());
-                out.put_u64_le(*lease);
-                put_bytes(out, key.as_bytes());
-                put_bytes(out, value);
-            }
             Self::RowPut { name, value } => {
                 out.put_u8(tag::ROW_PUT);
                 put_bytes(out, name);
@@ -73,13 +72,20 @@ impl Command {
                 out.put_u8(tag::ROW_DELETE);
                 put_bytes(out, name);
             }
+            Self::Rows(change) => {
+                out.put_u8(tag::ROWS);
+                put_row_change(out, change);
+            }
             Self::Once { request, command } => {
                 out.put_u8(tag::ONCE);
                 put_request(out, Some(request));
                 command.put(out);
             }
-            Self::Mvcc { txn } => {
-                out.put_u8(tag::MVCC);
+            Self::Mvcc { txn, limits } => {
+                match limits {
+                    0 => out.put_u8(tag::MVCC),
+                    version => out.put_slice(&[tag::MVCC_WITHIN, *version]),
+                }
                 mvcc::put_txn(out, txn);
             }
             Self::LeaseExpire { id, granted } => {
@@ -90,6 +96,15 @@ impl Command {
             Self::Compact { revision } => {
                 out.put_u8(tag::COMPACT);
                 out.put_u64_le(*revision);
+            }
+            Self::Auth(change) => {
+                out.put_u8(tag::AUTH);
+                auth::put_auth_change(out, change);
+            }
+            Self::By { who, command } => {
+                out.put_u8(tag::BY);
+                auth::put_identity(out, who);
+                command.put(out);
             }
         }
     }
@@ -102,10 +117,14 @@ impl Command {
     }
 
     /// The encoding of a [`Command::Once`], made of the encoding of its command.
+    ///
+    /// # Panics
+    /// For bytes of another version: an empty command would go through the log in their place.
+    #[expect(clippy::expect_used, reason = "what is given to it comes from `encode`")]
     pub(crate) fn encode_once(encoded: &[u8], request: Request) -> Bytes {
         let mut out = vec![VERSION, tag::ONCE];
         put_request(&mut out, Some(&request));
-        out.put_slice(encoded.strip_prefix(&[VERSION]).unwrap_or_default());
+        out.put_slice(encoded.strip_prefix(&[VERSION]).expect("an encoded command begins with its version"));
         out.into()
     }
 
@@ -134,14 +153,9 @@ impl Command {
             tag::OPEN_SESSION => Self::OpenSession { nonce: reader.u64()? },
             tag::LEASE_GRANT => Self::LeaseGrant { id: reader.u64()?, ttl_seconds: reader.u64()? },
             tag::LEASE_REVOKE => Self::LeaseRevoke { id: reader.u64()? },
-            tag::LEASED_PUT => {
-                let flags = flags(reader, HAS_REQUEST)?;
-                let request = request(reader, flags)?;
-                let lease = reader.u64()?;
-                Self::LeasedPut { key: key(reader)?, value: reader.bytes()?, lease, request }
-            }
             tag::ROW_PUT => Self::RowPut { name: reader.bytes()?, value: reader.bytes()? },
             tag::ROW_DELETE => Self::RowDelete { name: reader.bytes()? },
+            tag::ROWS => Self::Rows(row_change(reader)?),
             tag::ONCE => {
                 let request = request(reader, HAS_REQUEST)?.ok_or(DecodeError("a request is missing"))?;
                 // It cannot be nested: what is read within it is refused if it is one too.
@@ -151,13 +165,33 @@ impl Command {
                 }
                 Self::Once { request, command: Box::new(command) }
             }
-            tag::MVCC => Self::Mvcc { txn: mvcc::txn(reader)? },
+            tag::MVCC => Self::Mvcc { limits: 0, txn: mvcc::txn(reader)? },
+            tag::MVCC_WITHIN => {
+                let limits = reader.u8()?;
+                if limits == 0 || mvcc::Limits::of(limits).is_none() {
+                    return Err(DecodeError("a transaction within limits of an unknown version"));
+                }
+                Self::Mvcc { limits, txn: mvcc::txn(reader)? }
+            }
             tag::LEASE_EXPIRE => Self::LeaseExpire { id: reader.u64()?, granted: reader.u64()? },
             tag::COMPACT => Self::Compact { revision: reader.u64()? },
+            tag::AUTH => Self::Auth(auth::auth_change(reader)?),
+            tag::BY => {
+                let who = auth::identity(reader)?;
+                // It cannot be nested: what is read within it is refused if it is one too.
+                let is_within = matches!(reader.peek(), Some(tag::BY | tag::ONCE));
+                let command = if is_within { Err(NOT_ASKED) } else { Self::take(reader) }?;
+                if !command.may_be_asked() {
+                    return Err(NOT_ASKED);
+                }
+                Self::By { who, command: Box::new(command) }
+            }
             _ => return Err(DecodeError("a command of an unknown kind")),
         })
     }
 }
+
+const NOT_ASKED: DecodeError = DecodeError("a command that no client can ask for");
 
 const NESTED: DecodeError = DecodeError("a command within another that has a request of its own");
 

@@ -1,12 +1,26 @@
-//! What the log carries: every change of the replicated state is one [`Command`].
+//! What the log carries, and what applying it gives: every change of the replicated state is one [`Command`], and its answer is
+//! [`Applied`]. Words only: how a command changes the state is in `state_machine`.
+//!
+//! # Invariants
+//! - One value has one encoding, so equal commands have equal bytes.
+//! - What was written once is read for ever: a tag never gets a second meaning. Golden files in `tests/` hold it to that.
+//! - Bytes of anybody are decoded without a panic, and in memory that they themselves bound.
 
+mod applied;
 mod encoding;
+mod rows;
 
-use storage_core::{Key, OperationId, Txn};
+use storage_core::{OperationId, Txn};
 
 use bytes::Bytes;
 
-use crate::mvcc;
+pub(crate) use applied::{Applied, Rejection, outcome, put_outcome};
+pub use rows::RowChange;
+
+use crate::{
+    auth::{AuthChange, Identity},
+    mvcc,
+};
 
 /// A change of the replicated state.
 ///
@@ -41,17 +55,6 @@ pub(crate) enum Command {
         /// The id of the lease.
         id: u64,
     },
-    /// Writes one key and attaches it to a lease.
-    LeasedPut {
-        /// The key to set.
-        key: Key,
-        /// Its new value.
-        value: Bytes,
-        /// The lease whose end deletes the key.
-        lease: u64,
-        /// As in [`Command::Txn`].
-        request: Option<Request>,
-    },
     /// Sets a row of the configuration table, which stands apart from the keys of the users.
     RowPut {
         /// The name of the row.
@@ -64,6 +67,8 @@ pub(crate) enum Command {
         /// The name of the row.
         name: Bytes,
     },
+    /// Sets and removes rows of the configuration table together, if others are as expected.
+    Rows(RowChange),
     /// A command that has no [`Request`] of its own, applied once however often it is proposed.
     Once {
         /// As in [`Command::Txn`].
@@ -75,6 +80,8 @@ pub(crate) enum Command {
     Mvcc {
         /// What to compare, read and write.
         txn: mvcc::Txn,
+        /// The version of the limits that it is judged by, by every replica alike, which [`mvcc::Limits`] knows.
+        limits: u8,
     },
     /// Ends a lease as [`Command::LeaseRevoke`], unless its id has been given to another lease since.
     LeaseExpire {
@@ -88,12 +95,47 @@ pub(crate) enum Command {
         /// The oldest revision that can still be read.
         revision: u64,
     },
+    /// Changes users or roles.
+    Auth(AuthChange),
+    /// A command of a client, which is carried out if that may do it when it is applied. Commands without it are of the process that holds the node.
+    By {
+        /// Who asks.
+        who: Identity,
+        /// What is asked: one of those that [`Command::may_be_asked`] names.
+        command: Box<Command>,
+    },
 }
 
 impl Command {
+    /// A transaction within the limits of this program.
+    pub(crate) fn mvcc(txn: mvcc::Txn) -> Self {
+        Self::Mvcc { txn, limits: mvcc::Limits::VERSION }
+    }
+
+    /// The version of the limits of a transaction.
+    pub(crate) fn limits(&self) -> Option<u8> {
+        match self {
+            Self::Mvcc { limits, .. } => Some(*limits),
+            Self::By { command, .. } => command.limits(),
+            _ => None,
+        }
+    }
+
+    /// Whether it is one that clients ask for.
+    fn may_be_asked(&self) -> bool {
+        matches!(
+            self,
+            Self::Mvcc { .. }
+                | Self::Compact { .. }
+                | Self::LeaseGrant { .. }
+                | Self::LeaseRevoke { .. }
+                | Self::Auth(_)
+        )
+    }
+
     /// Whether it says itself how it is applied once.
     fn has_request(&self) -> bool {
-        matches!(self, Self::Txn { .. } | Self::LeasedPut { .. } | Self::OpenSession { .. } | Self::Once { .. })
+        matches!(self, Self::Txn { .. } | Self::OpenSession { .. } | Self::Once { .. })
     }
 }
 

@@ -1,11 +1,16 @@
 use std::path::PathBuf;
 
-use proptest::{collection::vec, option, prelude::*};
+use proptest::{
+    collection::{btree_map, vec},
+    option,
+    prelude::*,
+};
 use storage_core::{Expected, Guard, Key, Op, OperationId, Txn, Version};
 
 use super::*;
-use crate::mvcc::{
-    Compare, Delete, Direction, KeyRange, Operand, Order, OrderBy, Put, Range, Relation, RevisionFilter,
+use crate::{
+    auth::{Access, PasswordHash, Permission, TokenSecret},
+    mvcc::{Compare, Delete, Direction, KeyRange, Operand, Order, OrderBy, Put, Range, Relation, RevisionFilter},
 };
 
 fn key() -> impl Strategy<Value = Key> {
@@ -36,6 +41,11 @@ fn op() -> impl Strategy<Value = Op> {
 fn request() -> impl Strategy<Value = Request> {
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
     numbers.prop_map(|(session, sequence, acknowledged_below)| Request { session, sequence, acknowledged_below })
+}
+
+fn row_change() -> impl Strategy<Value = RowChange> {
+    let rows = || btree_map(bytes(), option::of(bytes()), 0..4);
+    (rows(), rows()).prop_map(|(expected, next)| RowChange { expected, next })
 }
 
 fn txn() -> impl Strategy<Value = Txn> {
@@ -113,7 +123,7 @@ fn mvcc_txn() -> impl Strategy<Value = mvcc::Txn> {
 
 fn once() -> impl Strategy<Value = Command> {
     let command = prop_oneof![
-        mvcc_txn().prop_map(|txn| Command::Mvcc { txn }),
+        (mvcc_txn(), 0..=1_u8).prop_map(|(txn, limits)| Command::Mvcc { txn, limits }),
         any::<u64>().prop_map(|revision| Command::Compact { revision }),
         any::<(u64, u64)>().prop_map(|(id, ttl_seconds)| Command::LeaseGrant { id, ttl_seconds }),
     ];
@@ -122,7 +132,7 @@ fn once() -> impl Strategy<Value = Command> {
 
 fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
-        4 => mvcc_txn().prop_map(|txn| Command::Mvcc { txn }),
+        4 => (mvcc_txn(), 0..=1_u8).prop_map(|(txn, limits)| Command::Mvcc { txn, limits }),
         4 => once(),
         1 => any::<u64>().prop_map(|revision| Command::Compact { revision }),
         1 => any::<(u64, u64)>().prop_map(|(id, granted)| Command::LeaseExpire { id, granted }),
@@ -131,10 +141,14 @@ fn command() -> impl Strategy<Value = Command> {
         1 => any::<u64>().prop_map(|nonce| Command::OpenSession { nonce }),
         1 => any::<(u64, u64)>().prop_map(|(id, ttl_seconds)| Command::LeaseGrant { id, ttl_seconds }),
         1 => any::<u64>().prop_map(|id| Command::LeaseRevoke { id }),
-        1 => (key(), bytes(), any::<u64>(), option::of(request()))
-            .prop_map(|(key, value, lease, request)| Command::LeasedPut { key, value, lease, request }),
         1 => (bytes(), bytes()).prop_map(|(name, value)| Command::RowPut { name, value }),
         1 => bytes().prop_map(|name| Command::RowDelete { name }),
+        1 => row_change().prop_map(Command::Rows),
+        2 => prop::sample::select(auth_samples()).prop_map(|(_, change)| Command::Auth(change)),
+        2 => ("[a-z]{0,4}", any::<u64>(), (mvcc_txn(), 0..=1_u8)).prop_map(|(user, revision, (txn, limits))| Command::By {
+            who: Identity { user, revision },
+            command: Box::new(Command::Mvcc { txn, limits }),
+        }),
     ]
 }
 
@@ -154,7 +168,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_are_refused_or_canonical(mut bytes in vec(any::<u8>(), 0..200), tag in 0_u8..13) {
+    fn random_bytes_are_refused_or_canonical(mut bytes in vec(any::<u8>(), 0..200), tag in 0_u8..16) {
         decodes_to_itself_or_not_at_all(bytes.clone())?;
         bytes.splice(0..0, [1, tag]);
         decodes_to_itself_or_not_at_all(bytes)?;
@@ -180,7 +194,7 @@ proptest! {
 #[test]
 fn unknown_versions_kinds_and_flags_are_refused() {
     let encoded = Command::encode_txn(&Txn::new().delete(Key::try_from("a").unwrap()), None, None);
-    for (place, known) in [(0, 1..=1), (1, 1..=11), (2, 0..=3)] {
+    for (place, known) in [(0, 1..=1), (1, 1..=15), (2, 0..=3)] {
         for byte in (0..=u8::MAX).filter(|byte| !known.contains(byte)) {
             let mut bytes = encoded.to_vec();
             bytes[place] = byte;
@@ -238,17 +252,56 @@ fn a_command_within_another_has_no_request_of_its_own() {
     let compact = Command::Compact { revision: 7 };
     let whole = Command::Once { request, command: Box::new(compact.clone()) };
     assert!(Command::decode(once(&compact)).unwrap() == whole);
-    for command in [whole, Command::OpenSession { nonce: 1 }, samples().swap_remove(0).1, samples().swap_remove(5).1] {
+    for command in [whole, Command::OpenSession { nonce: 1 }, samples().swap_remove(0).1] {
         assert!(Command::decode(once(&command)).is_err(), "{command:?}");
     }
+    let by = Command::By { who: alice(), command: Box::new(compact) };
+    assert!(Command::decode(once(&by)).unwrap() == Command::Once { request, command: Box::new(by) });
+}
+
+#[test]
+#[should_panic(expected = "an encoded command begins with its version")]
+fn a_command_of_another_version_is_not_wrapped() {
+    Command::encode_once(&[2, 7], Request { session: 1, sequence: 2, acknowledged_below: 3 });
 }
 
 #[test]
 fn transactions_nest_as_deep_as_is_said() {
     let nest = |depth| (0..depth).fold(mvcc::Txn::default(), |txn, _| mvcc::Txn::of(mvcc::Op::Txn(txn)));
-    let decodes = |depth| Command::decode(Command::Mvcc { txn: nest(depth) }.encode()).is_ok();
+    let decodes = |depth| Command::decode(Command::mvcc(nest(depth)).encode()).is_ok();
     assert!(decodes(mvcc::Txn::MAX_DEPTH));
     assert!(!decodes(mvcc::Txn::MAX_DEPTH + 1));
+}
+
+/// One row is expected, one must not be there; one is set and one removed.
+fn rows_sample() -> RowChange {
+    RowChange {
+        expected: [("absent".into(), None), ("row".into(), Some("content".into()))].into(),
+        next: [("gone".into(), None), ("row".into(), Some("next".into()))].into(),
+    }
+}
+
+#[test]
+fn rows_are_written_in_their_order_and_once_each() {
+    let encoded = Command::Rows(rows_sample()).encode();
+    let at = |name: &str| encoded.windows(name.len()).position(|bytes| bytes == name.as_bytes()).unwrap();
+    for (first, second) in [("absent", "absent"), ("row", "aaa")] {
+        let mut bytes = encoded.to_vec();
+        let place = at(first);
+        bytes[place..place + second.len()].copy_from_slice(second.as_bytes());
+        assert_eq!(Command::decode(bytes.into()).is_ok(), first == second, "{second}");
+    }
+}
+
+#[test]
+fn limits_of_an_unknown_version_are_of_no_command() {
+    let within = |version| {
+        let mut bytes = Command::mvcc(mvcc::Txn::default()).encode().to_vec();
+        bytes[2] = version;
+        Command::decode(bytes.into()).is_ok()
+    };
+    // Version 0 has a tag of its own: one command has one encoding.
+    assert_eq!([0, 1, 2, 255].map(within), [false, true, false, false]);
 }
 
 /// One command of each kind, by the name of its file.
@@ -272,20 +325,71 @@ fn samples() -> Vec<(&'static str, Command)> {
         ("open-session", Command::OpenSession { nonce: 0x1122_3344_5566_7788 }),
         ("lease-grant", Command::LeaseGrant { id: 9, ttl_seconds: 30 }),
         ("lease-revoke", Command::LeaseRevoke { id: 9 }),
-        ("leased-put", Command::LeasedPut { key: key("k"), value: "v".into(), lease: 9, request }),
         ("row-put", Command::RowPut { name: "row".into(), value: "content".into() }),
         ("row-delete", Command::RowDelete { name: "row".into() }),
-        ("mvcc", Command::Mvcc { txn: mvcc.clone() }),
-        ("once", Command::Once { request: numbered, command: Box::new(Command::Mvcc { txn: mvcc }) }),
+        ("mvcc", Command::Mvcc { txn: mvcc.clone(), limits: 0 }),
+        ("mvcc-within", Command::Mvcc { txn: mvcc.clone(), limits: 1 }),
+        ("once", Command::Once { request: numbered, command: Box::new(Command::Mvcc { txn: mvcc, limits: 0 }) }),
         ("compact", Command::Compact { revision: 7 }),
+        ("rows", Command::Rows(rows_sample())),
         ("lease-expire", Command::LeaseExpire { id: 9, granted: 3 }),
+        ("by", Command::By { who: alice(), command: Box::new(Command::Mvcc { txn: bare_mvcc(), limits: 1 }) }),
+        (
+            "by-nobody",
+            Command::By { who: Identity::NOBODY, command: Box::new(Command::LeaseGrant { id: 9, ttl_seconds: 30 }) },
+        ),
     ]
+}
+
+fn alice() -> Identity {
+    Identity { user: "alice".into(), revision: 7 }
+}
+
+fn bare_mvcc() -> mvcc::Txn {
+    mvcc::Txn::of(mvcc::Op::Range(Range::new(KeyRange::One("one".into()))))
+}
+
+/// A change of users and roles of each kind, by the name of its file.
+fn auth_samples() -> Vec<(&'static str, AuthChange)> {
+    let (name, role) = (|| "alice".to_owned(), || "reader".to_owned());
+    let password = || Some(PasswordHash("hash".into()));
+    let permission = Permission { key: "a".into(), range_end: "b".into(), access: Access::ReadWrite };
+    vec![
+        ("enable", AuthChange::Enable { secret: TokenSecret([7; 32]) }),
+        ("disable", AuthChange::Disable),
+        ("user-add", AuthChange::UserAdd { name: name(), password: password() }),
+        ("user-delete", AuthChange::UserDelete { name: name() }),
+        ("user-password", AuthChange::UserPassword { name: name(), password: None }),
+        ("user-grant", AuthChange::UserGrant { name: name(), role: role() }),
+        ("user-revoke", AuthChange::UserRevoke { name: name(), role: role() }),
+        ("role-add", AuthChange::RoleAdd { name: role() }),
+        ("role-delete", AuthChange::RoleDelete { name: role() }),
+        ("role-grant", AuthChange::RoleGrant { role: role(), permission }),
+        ("role-revoke", AuthChange::RoleRevoke { role: role(), key: "a".into(), range_end: "b".into() }),
+    ]
+}
+
+#[test]
+fn a_client_asks_for_what_clients_may_ask() {
+    let by = |command: &Command| {
+        let mut bytes =
+            Command::By { who: alice(), command: Box::new(Command::Compact { revision: 7 }) }.encode().to_vec();
+        bytes.truncate(bytes.len() - 9);
+        bytes.extend_from_slice(&command.encode()[1..]);
+        Command::decode(bytes.into())
+    };
+    for (name, command) in samples() {
+        let may = ["lease-grant", "lease-revoke", "mvcc", "mvcc-within", "compact"].contains(&name);
+        assert_eq!(by(&command).is_ok(), may, "{name}");
+    }
+    assert!(auth_samples().into_iter().all(|(_, change)| by(&Command::Auth(change)).is_ok()));
 }
 
 /// To make the files anew after a deliberate change of the version, run this with `WRITE_GOLDEN=1` in the environment.
 #[test]
 fn version_1_is_written_and_read_as_ever() {
-    for (name, command) in samples() {
+    let auth = auth_samples().into_iter().map(|(name, change)| (format!("auth-{name}"), Command::Auth(change)));
+    for (name, command) in samples().into_iter().map(|(name, command)| (name.to_owned(), command)).chain(auth) {
         let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/command-{name}-v1.hex"));
         let encoded: String = command.encode().iter().map(|byte| format!("{byte:02x}")).collect();
         if std::env::var_os("WRITE_GOLDEN").is_some() {

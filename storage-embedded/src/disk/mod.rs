@@ -4,8 +4,8 @@
 //! survives a loss of power; a write changes no byte outside its range, even when it is torn; [`Disk::rename`]
 //! within one directory is atomic.
 
+mod files;
 mod real;
-mod sim;
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -13,12 +13,15 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
+pub use files::{exposure, is_absent, is_unused, move_aside, parent, replace, sync_dir, warn_if_exposed};
 pub use real::RealDisk;
-pub use sim::{Fault, SimDisk, Survival};
 
 /// A file system.
 pub trait Disk: Debug + Send + Sync {
-    /// Creates a directory and the missing ones above it, durably. One that exists is left as it is.
+    /// Creates a directory and the missing ones above it, durably and for their owner alone. One that exists is left as it is, and its name is durable,
+    /// too.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// The names of the files in a directory, sorted.
@@ -30,7 +33,7 @@ pub trait Disk: Debug + Send + Sync {
     /// Opens an existing file for reading: works on a disk that can only be read.
     fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// Creates an empty file, or empties an existing one. Its name is durable after [`Disk::sync_dir`].
+    /// Creates an empty file, in the place of one that has the name. Its name is durable after [`Disk::sync_dir`].
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
     /// Gives a file another name in the same directory, replacing the file that has it. Durable after [`Disk::sync_dir`].
@@ -64,6 +67,20 @@ pub trait DiskFile: Debug + Send + Sync {
     /// Makes durable what was written, and the length. After an error the state of everything written since the
     /// last success is unknown for ever: a later success proves nothing (see PostgreSQL's "fsyncgate").
     fn sync_data(&self) -> io::Result<()>;
+}
+
+/// Whether a call has failed since the process, or the system, has no descriptor left. It passes, nothing has happened, and no write or sync
+/// of an open file fails so.
+pub(crate) fn lacks_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// Whether a call has failed for want of descriptors, of space on the disk or of rights. That passes too, but a write or sync may have failed so: it is
+/// for files on which nothing depends yet.
+pub(crate) fn lacks_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    lacks_descriptors(error)
+        || matches!(error.kind(), StorageFull | QuotaExceeded | PermissionDenied | ReadOnlyFilesystem)
 }
 
 /// All the bytes of a file.

@@ -1,12 +1,16 @@
 //! The file system of the machine.
 
 use std::any::Any;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::files::{is_absent, parent, sync_dir};
 use super::{Disk, DiskFile};
 
 /// The file system of the machine.
@@ -15,25 +19,35 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        if dir.is_dir() {
-            return Ok(());
+        match std::fs::metadata(dir) {
+            // Whoever has made it may have died before its name was durable.
+            Ok(found) if found.is_dir() => return sync_name(dir),
+            Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+            // A link that leads nowhere: its directory may come back, so none is begun in its place.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_absent(dir)? => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
         if let Some(parent) = parent(dir) {
             self.create_dir(parent)?;
         }
-        match std::fs::create_dir(dir) {
+        match DirBuilder::new().mode(PRIVATE_DIR).create(dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        parent(dir).map_or(Ok(()), |parent| self.sync_dir(parent))
+        sync_name(dir)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(dir)? {
             let entry = entry?;
-            if entry.file_type()?.is_file() {
-                names.extend(entry.file_name().into_string().ok());
+            // A link counts: what it leads to is opened, or cannot be.
+            if !entry.file_type()?.is_dir() {
+                // Left out, a directory that has it would count as empty.
+                let unreadable =
+                    |name| io::Error::new(io::ErrorKind::InvalidData, format!("{name:?} is no name of ours"));
+                names.push(entry.file_name().into_string().map_err(unreadable)?);
             }
         }
         names.sort_unstable();
@@ -49,8 +63,7 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile(create_aside(path)?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -62,11 +75,11 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        sync_dir(dir)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        let file = private().write(true).create(true).truncate(false).open(path).map_err(followed)?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
@@ -75,9 +88,47 @@ impl Disk for RealDisk {
     }
 }
 
-/// The directory above, `.` for a plain name, none for a root.
-fn parent(path: &Path) -> Option<&Path> {
-    path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+/// Rights of what holds data, for the owner alone. The mask of the process takes more away at the most.
+const PRIVATE_DIR: u32 = 0o700;
+const PRIVATE_FILE: u32 = 0o600;
+
+/// Creates an empty file that is written aside, for its owner alone and as itself: what an earlier attempt has left under the name goes first, a
+/// link too, and nobody can put one in its place.
+///
+/// # Errors
+/// Those of the disk.
+fn create_aside(path: &Path) -> io::Result<File> {
+    let create = || private().read(true).write(true).create_new(true).open(path);
+    match create() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            std::fs::remove_file(path)?;
+            create()
+        }
+        created => created,
+    }
+}
+
+/// Files are made for their owner, and never through a link.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(PRIVATE_FILE).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options
+}
+
+/// The system's word for a link that is not followed is that there are too many.
+fn followed(error: io::Error) -> io::Error {
+    match Errno::from_io_error(&error) {
+        Some(Errno::LOOP) => io::Error::other("it is a symbolic link, which somebody else may lead anywhere"),
+        _ => error,
+    }
+}
+
+/// Makes the name of a directory durable. One above it that this user may not read was made by another, who made it durable or not.
+fn sync_name(dir: &Path) -> io::Result<()> {
+    match parent(dir).map_or(Ok(()), sync_dir) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
 }
 
 #[derive(Debug)]
@@ -116,6 +167,8 @@ impl DiskFile for RealFile {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::disk::read_all;
 
@@ -136,6 +189,33 @@ mod tests {
         assert_eq!(RealDisk.open(&deep.join("y")).unwrap_err().kind(), io::ErrorKind::NotFound);
         let mut buffer = [0; 8];
         assert_eq!(file.read_at(&mut buffer, 5).unwrap(), 3, "an open file outlives its name");
+    }
+
+    fn rights(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_is_made_is_for_its_owner_alone_and_never_at_the_end_of_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        RealDisk.create_dir(&at("a/b")).unwrap();
+        let _held = RealDisk.lock(&at("a/b/LOCK")).unwrap();
+        RealDisk.create(&at("a/b/x")).unwrap();
+        assert_eq!(["a", "a/b"].map(|name| rights(&at(name))), [0o700; 2]);
+        assert_eq!(["a/b/LOCK", "a/b/x"].map(|name| rights(&at(name))), [0o600; 2]);
+        // Somebody knows the name under which something will be written, and leads it to what is not theirs.
+        std::fs::write(at("victim"), "whole").unwrap();
+        for name in ["a/b/y.new", "a/b/LOCK2"] {
+            std::os::unix::fs::symlink(at("victim"), at(name)).unwrap();
+        }
+        RealDisk.create(&at("a/b/y.new")).unwrap().write_at(b"new", 0).unwrap();
+        assert!(RealDisk.lock(&at("a/b/LOCK2")).unwrap_err().to_string().contains("symbolic link"));
+        assert_eq!(std::fs::read(at("victim")).unwrap(), b"whole");
+        assert_eq!(std::fs::read(at("a/b/y.new")).unwrap(), b"new");
+        // What an attempt has left that was killed does not stand in the way, and is not added to.
+        RealDisk.create(&at("a/b/y.new")).unwrap();
+        assert_eq!(std::fs::read(at("a/b/y.new")).unwrap(), b"");
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 use std::{io, time::Duration};
 
-use socket2::{SockRef, TcpKeepalive};
 pub(crate) use tokio::net::{
     TcpListener, TcpStream,
     tcp::{OwnedReadHalf, OwnedWriteHalf},
 };
+
+use crate::connections::descriptor_limit;
+pub(crate) use crate::connections::watch_for_silence;
 
 /// A socket that is bound already, for use on this runtime.
 pub(crate) fn listener(bound: std::net::TcpListener) -> io::Result<TcpListener> {
@@ -14,14 +16,9 @@ pub(crate) fn listener(bound: std::net::TcpListener) -> io::Result<TcpListener> 
     TcpListener::from_std(bound)
 }
 
-/// Gives the connection up when the other side's system leaves what was sent unacknowledged, or a probe of an idle connection
-/// unanswered, for so long.
-pub(crate) fn watch_for_silence(stream: &TcpStream, longest: Duration) -> io::Result<()> {
-    let socket = SockRef::from(stream);
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(longest / 2).with_interval(longest / 4))?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(longest))?;
-    Ok(())
+/// How many descriptors this process may have.
+pub(crate) fn descriptors() -> u64 {
+    descriptor_limit().soft
 }
 
 /// Works where that may block.
@@ -48,7 +45,7 @@ pub(crate) fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
     getrandom::fill(bytes).map_err(io::Error::other)
 }
 
-/// From the system's source of randomness, or the next best.
-pub(crate) fn random_u64() -> u64 {
-    getrandom::u64().unwrap_or_else(|_| fastrand::u64(..))
+/// From the system's source of randomness.
+pub(crate) fn random_u64() -> io::Result<u64> {
+    getrandom::u64().map_err(io::Error::other)
 }

@@ -1,16 +1,18 @@
 //! The directory of a log: begins segments, keeps files ready for them, and takes back those that are not needed.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
 use super::LogOptions;
+use super::data_dir::IdentityFile;
 use super::error::LogError;
 use super::record::{SEGMENT_HEADER, SegmentHeader};
 use super::recovery::SPARE_SUFFIX;
 use super::segment::{Segment, SegmentName};
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile, lacks_descriptors};
 
 /// How much is written at once to fill a file with zeros. The page cache keeps what one call writes in large pieces, and a sync
 /// looks at, and the system accounts for, the whole piece around a few changed bytes: with 1 MiB a sync took 33 to 46 us of
@@ -24,23 +26,36 @@ pub(super) struct Directory {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) path: PathBuf,
     segment_bytes: u64,
-    state: Mutex<State>,
+    /// Where it is remembered which segment is the newest.
+    identity: Option<Arc<IdentityFile>>,
+    spares: Mutex<Spares>,
     taken: Condvar,
 }
 
 #[derive(Debug)]
-struct State {
+struct Spares {
     /// Files of the length of a segment. What is in them does not matter.
-    spares: Vec<PathBuf>,
+    ready: Vec<PathBuf>,
+    /// Segments that nothing needs any more, but that somebody still reads, or that could not be removed.
+    in_use: Vec<Arc<Segment>>,
+    /// Files that were segments: spares when the loss of those names is durable.
+    renamed: Vec<PathBuf>,
     random: fastrand::Rng,
     closed: bool,
 }
 
 impl Directory {
-    pub(super) fn new(disk: Arc<dyn Disk>, path: &Path, options: &LogOptions) -> Self {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        options: &LogOptions,
+        identity: Option<Arc<IdentityFile>>,
+    ) -> Self {
         let random = options.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
-        let state = Mutex::new(State { spares: Vec::new(), random, closed: false });
-        Self { disk, path: path.to_path_buf(), segment_bytes: options.segment_bytes, state, taken: Condvar::new() }
+        let spares =
+            Mutex::new(Spares { ready: Vec::new(), in_use: Vec::new(), renamed: Vec::new(), random, closed: false });
+        let (path, segment_bytes) = (path.to_path_buf(), options.segment_bytes);
+        Self { disk, path, segment_bytes, identity, spares, taken: Condvar::new() }
     }
 
     /// Keeps what an earlier run had prepared, and removes what it left half done.
@@ -48,52 +63,109 @@ impl Directory {
         for path in spares {
             let file = self.disk.open(&path).map_err(|error| LogError::disk(&path, error))?;
             let length = file.length().map_err(|error| LogError::disk(&path, error))?;
-            let mut state = self.state.lock();
-            if length == self.segment_bytes && state.spares.len() < MAX_SPARES {
-                state.spares.push(path);
+            let mut spares = self.spares.lock();
+            if length == self.segment_bytes && spares.ready.len() < MAX_SPARES {
+                spares.ready.push(path);
             } else {
-                drop(state);
+                drop(spares);
                 self.remove(&path)?;
             }
         }
         Ok(())
     }
 
-    /// Creates a segment with room for a batch of `room` bytes. It is durable, with its header, when this returns.
-    pub(super) fn begin(&self, mut header: SegmentHeader, room: usize) -> Result<Segment, LogError> {
-        header.nonce = self.state.lock().random.u64(..);
+    /// Creates a segment with room for a batch of `room` bytes, and opens it for writing. It is durable, with its header, when [`Directory::sync`] has
+    /// returned after this, and may be written when [`Directory::remember`] has.
+    ///
+    /// # Errors
+    /// [`LogError::NoSegment`] if it may be tried again.
+    pub(super) fn begin(
+        &self,
+        mut header: SegmentHeader,
+        room: usize,
+    ) -> Result<(Segment, Arc<dyn DiskFile>), LogError> {
+        // Random, so that no value of a client and no earlier life of the file can hold a batch that is taken for one of this segment.
+        header.nonce = self.spares.lock().random.u64(..);
         header.size = self.segment_bytes.max((SEGMENT_HEADER + room) as u64);
         let spare = if header.size == self.segment_bytes { self.take_spare() } else { None };
-        let spare = spare.map_or_else(|| self.make_spare(header.size), Ok)?;
+        let spare = spare.map_or_else(|| self.make_spare(header.size), Ok).map_err(LogError::before_a_segment)?;
         let name = SegmentName { sequence: header.sequence, nonce: header.nonce };
         let path = name.path(&self.path);
-        let failed = |error| LogError::disk(&path, error);
-        self.disk.rename(&spare, &path).map_err(failed)?;
-        let file = self.disk.open(&path).map_err(failed)?;
-        file.write_at(&header.encode(), 0).map_err(failed)?;
-        file.sync_data().map_err(failed)?;
-        self.sync()?;
-        Ok(Segment { name, path, file, size: header.size })
+        // Opened and written under the name of a spare: whatever is missing for that, the log is as it was. The nonce in the name is what the checksums
+        // begin with, so what a recycled file holds from before means nothing under it.
+        let begun = self.disk.open(&spare).and_then(|file| {
+            file.write_at(&header.encode(), 0)?;
+            file.sync_data()?;
+            self.disk.rename(&spare, &path)?;
+            Ok(file)
+        });
+        match begun {
+            Ok(file) => {
+                // There is room again for those that could not be prepared.
+                self.taken.notify_all();
+                Ok((Segment { name, path, size: header.size }, file))
+            }
+            Err(error) if lacks_descriptors(&error) && header.size == self.segment_bytes => {
+                self.spares.lock().ready.push(spare);
+                Err(LogError::disk(&path, error).before_a_segment())
+            }
+            Err(error) => {
+                // Nobody knows what is in it. If it cannot be removed now, it is when the log is opened again.
+                let _ = self.disk.remove(&spare);
+                Err(LogError::disk(&path, error).before_a_segment())
+            }
+        }
     }
 
-    /// Takes segments back, oldest first: keeps some as spares and removes the others.
+    /// Takes segments back, oldest first: keeps some as spares and removes the others. Those that somebody still reads wait for the next
+    /// time, or the next start: a reader opens their files by name, and must not find them gone or overwritten.
     pub(super) fn reclaim(&self, segments: Vec<Arc<Segment>>) -> Result<(), LogError> {
+        let unneeded = {
+            let mut spares = self.spares.lock();
+            spares.in_use.extend(segments);
+            let (in_use, unneeded) = spares.in_use.drain(..).partition(|segment| Arc::strong_count(segment) > 1);
+            spares.in_use = in_use;
+            unneeded
+        };
+        self.recycle(unneeded)
+    }
+
+    fn recycle(&self, segments: Vec<Arc<Segment>>) -> Result<(), LogError> {
         if segments.is_empty() {
             return Ok(());
         }
         for segment in segments {
-            // Whoever still reads from a segment must not see it overwritten: then it is only removed.
-            let full = self.state.lock().spares.len() >= MAX_SPARES;
-            if full || segment.size != self.segment_bytes || Arc::strong_count(&segment) > 1 {
-                self.remove(&segment.path)?;
-            } else {
-                let spare = self.spare_path();
-                self.disk.rename(&segment.path, &spare).map_err(|error| LogError::disk(&segment.path, error))?;
-                self.state.lock().spares.push(spare);
+            let full = {
+                let spares = self.spares.lock();
+                spares.ready.len() + spares.renamed.len() >= MAX_SPARES
+            };
+            let spare = (!full && segment.size == self.segment_bytes).then(|| self.spare_path());
+            let gone = match &spare {
+                Some(spare) => self.disk.rename(&segment.path, spare),
+                None => self.disk.remove(&segment.path),
+            };
+            match gone {
+                Ok(()) => self.spares.lock().renamed.extend(spare),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    // It takes room and does no harm: what it holds is known to be given up.
+                    tracing::warn!(segment = %segment.path.display(), %error, "cannot give up a log segment");
+                    self.spares.lock().in_use.push(segment);
+                }
             }
         }
         // Before a file is overwritten, the name of the segment that it was must be gone.
-        self.sync()
+        match self.sync() {
+            // Then it is gone at the next time, or the next start.
+            Err(error) if error.lacks_descriptors() => Ok(()),
+            synced => {
+                synced?;
+                let mut spares = self.spares.lock();
+                let renamed = std::mem::take(&mut spares.renamed);
+                spares.ready.extend(renamed);
+                Ok(())
+            }
+        }
     }
 
     pub(super) fn remove(&self, path: &Path) -> Result<(), LogError> {
@@ -104,26 +176,42 @@ impl Directory {
         self.disk.sync_dir(&self.path).map_err(|error| LogError::disk(&self.path, error))
     }
 
+    /// Remembers that a segment is the newest, so that its loss is noticed. For one that is durable, and before anything is written to it: of one that is
+    /// remembered sooner or later than it is there, a crash would look like a loss, or the other way round.
+    ///
+    /// # Errors
+    /// [`LogError::NoSegment`] if it may be tried again.
+    pub(super) fn remember(&self, sequence: u64) -> Result<(), LogError> {
+        let noted = self.identity.as_ref().map_or(Ok(()), |identity| identity.note_segment(sequence));
+        noted.map_err(LogError::before_a_segment)
+    }
+
     /// Keeps a spare ready until the log is closed. For a thread of its own: filling a file takes tens of milliseconds.
     pub(super) fn prepare_spares(&self) {
+        let mut is_said = false;
         loop {
             {
-                let mut state = self.state.lock();
-                while !state.closed && !state.spares.is_empty() {
-                    self.taken.wait(&mut state);
+                let mut spares = self.spares.lock();
+                while !spares.closed && !spares.ready.is_empty() {
+                    self.taken.wait(&mut spares);
                 }
-                if state.closed {
+                if spares.closed {
                     return;
                 }
             }
             match self.make_spare(self.segment_bytes) {
-                Ok(path) => self.state.lock().spares.push(path),
+                Ok(path) => {
+                    is_said = false;
+                    self.spares.lock().ready.push(path);
+                }
                 Err(error) => {
-                    // The writer will need it, try again, and stop the log if it fails too.
-                    tracing::warn!(%error, "cannot prepare a log segment");
-                    let mut state = self.state.lock();
-                    if !state.closed {
-                        self.taken.wait(&mut state);
+                    // The writer will need it, and try again. Until it has begun a segment, there is no room for another.
+                    if !std::mem::replace(&mut is_said, true) {
+                        tracing::warn!(%error, "cannot prepare a log segment");
+                    }
+                    let mut spares = self.spares.lock();
+                    if !spares.closed {
+                        self.taken.wait(&mut spares);
                     }
                 }
             }
@@ -131,13 +219,15 @@ impl Directory {
     }
 
     pub(super) fn close(&self) {
-        self.state.lock().closed = true;
+        self.spares.lock().closed = true;
         self.taken.notify_all();
     }
 
     fn take_spare(&self) -> Option<PathBuf> {
-        let spare = self.state.lock().spares.pop();
-        self.taken.notify_all();
+        let spare = self.spares.lock().ready.pop();
+        if spare.is_some() {
+            self.taken.notify_all();
+        }
         spare
     }
 
@@ -149,7 +239,8 @@ impl Directory {
             let mut at = 0;
             while at < size {
                 let length = usize::try_from(size - at).map_or(zeros.len(), |left| left.min(zeros.len()));
-                file.write_at(zeros.get(..length).unwrap_or(&zeros), at)?;
+                let (piece, _) = zeros.split_at(length);
+                file.write_at(piece, at)?;
                 at += length as u64;
             }
             file.sync_data()
@@ -163,6 +254,6 @@ impl Directory {
     }
 
     fn spare_path(&self) -> PathBuf {
-        self.path.join(format!("{:016x}{SPARE_SUFFIX}", self.state.lock().random.u64(..)))
+        self.path.join(format!("{:016x}{SPARE_SUFFIX}", self.spares.lock().random.u64(..)))
     }
 }

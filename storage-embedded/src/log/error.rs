@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::disk::{lacks_descriptors, lacks_room};
+
 /// What is wrong with the files of a node.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
@@ -17,6 +19,13 @@ pub(crate) enum LogError {
         offset: u64,
         /// What is wrong there.
         reason: &'static str,
+    },
+    /// Segments that the node has written are not there any more. It must not start: it has forgotten its last votes and entries.
+    #[error("the newest files of {} are missing: what its node has voted and acknowledged last is lost. If they were moved, put them back; otherwise \
+             remove the node from its cluster and take it in anew, with an empty directory. A node alone: restore the last backup", dir.display())]
+    Missing {
+        /// The directory of the log.
+        dir: PathBuf,
     },
     /// The files were written by a newer release: start that one, or a later one.
     #[error("{} has format version {found}, this release reads up to {supported}: start the newer release", file.display())]
@@ -73,6 +82,12 @@ pub(crate) enum LogError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no file for a new segment at present, for want of descriptors, space or rights. Nothing of the log was touched, and it may be tried again.
+    #[error("the log waits for a file for its next segment: {source}{}", reason(source))]
+    NoSegment {
+        /// What is missing, of which file.
+        source: Box<LogError>,
+    },
     /// The caller appended what does not continue the log.
     #[error("entry {index} does not continue the log")]
     Hole {
@@ -87,9 +102,20 @@ pub(crate) enum LogError {
         /// The limit.
         limit: usize,
     },
+    /// An invariant does not hold: what is in memory, or on its way to the disk, may be half changed.
+    #[error("an invariant of the log does not hold: {words}")]
+    Broken {
+        /// Which one.
+        words: String,
+    },
     /// The log was closed.
     #[error("the log is closed")]
     Closed,
+}
+
+/// What the system said of a file, behind what it means.
+fn reason(error: &LogError) -> String {
+    std::error::Error::source(error).map_or_else(String::new, |source| format!(": {source}"))
 }
 
 impl LogError {
@@ -103,9 +129,25 @@ impl LogError {
         }
     }
 
+    /// The same, if it may be tried again: nothing depends yet on the file of a segment that is not begun.
+    pub(super) fn before_a_segment(self) -> Self {
+        let lacks_room = match &self {
+            // Rights that an operator takes away come back as space does.
+            Self::Full { .. } | Self::ReadOnly { .. } => true,
+            Self::Disk { source, .. } => lacks_room(source),
+            _ => false,
+        };
+        if lacks_room { Self::NoSegment { source: Box::new(self) } } else { self }
+    }
+
+    /// Whether there was no descriptor to open a file with.
+    pub(super) fn lacks_descriptors(&self) -> bool {
+        matches!(self, Self::Disk { source, .. } if lacks_descriptors(source))
+    }
+
     fn kind(&self) -> io::ErrorKind {
         match self {
-            Self::Corrupt { .. } | Self::NewerFormat { .. } => io::ErrorKind::InvalidData,
+            Self::Corrupt { .. } | Self::Missing { .. } | Self::NewerFormat { .. } => io::ErrorKind::InvalidData,
             Self::Full { .. } => io::ErrorKind::StorageFull,
             Self::ReadOnly { .. } => io::ErrorKind::ReadOnlyFilesystem,
             Self::Hole { .. } | Self::TooLarge { .. } => io::ErrorKind::InvalidInput,

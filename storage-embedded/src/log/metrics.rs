@@ -13,6 +13,7 @@ pub(super) struct Counters {
     entries: AtomicU64,
     bytes: AtomicU64,
     segments: AtomicU64,
+    waits: AtomicU64,
     sync_micros: AtomicU64,
     syncs: [AtomicU64; SYNC_BUCKETS],
 }
@@ -29,6 +30,10 @@ pub struct LogMetrics {
     pub bytes: u64,
     /// Segments begun.
     pub segments: u64,
+    /// How often the log had to wait for a file for its next segment.
+    pub segment_waits: u64,
+    /// Whether it waits for one now: it takes no writes of callers meanwhile.
+    pub waits_for_segment: bool,
     /// Bytes that wait to be written.
     pub queued_bytes: u64,
     /// The time that all syncs took together.
@@ -54,16 +59,22 @@ impl Counters {
         self.segments.fetch_add(1, Relaxed);
     }
 
+    pub(super) fn wait(&self) {
+        self.waits.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn batches(&self) -> u64 {
         self.batches.load(Relaxed)
     }
 
-    pub(super) fn read(&self, queued_bytes: usize) -> LogMetrics {
+    pub(super) fn read(&self, queued_bytes: usize, waits_for_segment: bool) -> LogMetrics {
         LogMetrics {
             batches: self.batches.load(Relaxed),
             entries: self.entries.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
             segments: self.segments.load(Relaxed),
+            segment_waits: self.waits.load(Relaxed),
+            waits_for_segment,
             queued_bytes: queued_bytes as u64,
             sync_time: Duration::from_micros(self.sync_micros.load(Relaxed)),
             syncs: std::array::from_fn(|n| self.syncs.get(n).map_or(0, |bucket| bucket.load(Relaxed))),

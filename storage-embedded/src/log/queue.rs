@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::error::{LogError, Stopped};
 use super::record::{self, BATCH_HEADER, MAX_ENTRY_BYTES, Record, Summary};
-use super::segment::Place;
+use super::segment::RecordPlace;
 use crate::raft::{Entry, TypeConfig};
 
 /// A batch takes no more records when it is larger than this. Large enough that the sync, not the call, is what costs.
@@ -39,6 +39,10 @@ pub(super) struct Batch {
     /// What the log says after it.
     pub(super) summary: Summary,
     done: Vec<Done>,
+    /// It was written and synced: see [`Batch::synced`].
+    is_durable: bool,
+    /// It takes no more records: a file may have been made for it.
+    is_full: bool,
 }
 
 #[derive(Debug)]
@@ -67,6 +71,7 @@ impl Queue {
 
     pub(super) fn push_entry(&mut self, entry: &Entry) -> Result<(), LogError> {
         let index = entry.log_id.index;
+        // A copy, since an entry that is refused leaves the log as it was.
         let mut summary = self.summary;
         summary.append(entry.log_id).map_err(|_| LogError::Hole { index })?;
         if let openraft::EntryPayload::Normal(proposal) = &entry.payload
@@ -76,6 +81,7 @@ impl Queue {
         }
         let batch = self.open_batch();
         let start = batch.bytes.len();
+        // Copied once, into the buffer that goes to the disk as it is; the command in it was encoded by the replica that took the call.
         record::put_entry(&mut batch.bytes, entry);
         let length = batch.bytes.len() - start;
         batch.entries.push(Queued { index, start, length });
@@ -83,11 +89,12 @@ impl Queue {
         Ok(())
     }
 
+    /// # Panics
+    /// For a record that contradicts the log. Left out, it would be acknowledged with those after it.
+    #[expect(clippy::expect_used, reason = "raft asks for no such record")]
     pub(super) fn push(&mut self, record: &Record) {
         let mut summary = self.summary;
-        if summary.apply(record).is_err() {
-            return;
-        }
+        summary.apply(record).expect("a record that follows from those before it");
         let batch = self.open_batch();
         let start = batch.bytes.len();
         record.put(&mut batch.bytes);
@@ -97,13 +104,11 @@ impl Queue {
 
     /// Tells `done` when all that was pushed so far is durable.
     pub(super) fn notify(&mut self, done: Done) {
-        // A batch without a record is never made: if nothing waits, a mark carries the notice.
+        // A batch without a record is never made: if nothing waits, a confirmation carries the notice.
         if self.batches.is_empty() {
-            self.push(&Record::Mark);
+            self.push(&Record::Confirmation);
         }
-        if let Some(batch) = self.batches.back_mut() {
-            batch.done.push(done);
-        }
+        self.last().done.push(done);
     }
 
     /// The oldest batch.
@@ -112,6 +117,15 @@ impl Queue {
         self.wanted = !self.batches.is_empty();
         self.bytes -= batch.as_ref().map_or(0, Batch::length);
         batch
+    }
+
+    /// Takes back a batch of which nothing was written, to be the next one again.
+    pub(super) fn put_back(&mut self, mut batch: Batch) {
+        assert!(!batch.is_durable, "a batch is written twice");
+        batch.is_full = true;
+        self.bytes += batch.length();
+        self.batches.push_front(batch);
+        self.wanted = true;
     }
 
     /// Takes back the memory of a batch.
@@ -125,20 +139,30 @@ impl Queue {
     fn added(&mut self, summary: Summary, length: usize) {
         self.summary = summary;
         self.bytes += length;
-        if let Some(batch) = self.batches.back_mut() {
-            batch.summary = summary;
-        }
+        self.last().summary = summary;
     }
 
     /// The batch that takes the next record.
     fn open_batch(&mut self) -> &mut Batch {
-        if self.batches.back().is_none_or(|batch| batch.bytes.len() >= FULL_BATCH) {
+        if self.batches.back().is_none_or(|batch| batch.is_full || batch.bytes.len() >= FULL_BATCH) {
             let mut bytes = std::mem::take(&mut self.buffer);
             bytes.resize(BATCH_HEADER, 0);
-            self.batches.push_back(Batch { bytes, entries: Vec::new(), summary: self.summary, done: Vec::new() });
+            let (entries, done) = (Vec::new(), Vec::new());
+            self.batches.push_back(Batch {
+                bytes,
+                entries,
+                summary: self.summary,
+                done,
+                is_durable: false,
+                is_full: false,
+            });
         }
-        #[expect(clippy::expect_used, reason = "one was pushed if there was none")]
-        self.batches.back_mut().expect("a batch")
+        self.last()
+    }
+
+    #[expect(clippy::expect_used, reason = "whoever calls it has pushed a record")]
+    fn last(&mut self) -> &mut Batch {
+        self.batches.back_mut().expect("a batch that takes records")
     }
 }
 
@@ -153,15 +177,23 @@ impl Batch {
     }
 
     /// Where its entries are if the batch is written at an offset of a segment.
-    pub(super) fn places(&self, segment: u64, offset: usize) -> impl Iterator<Item = (u64, Place)> {
-        self.entries.iter().filter_map(move |entry| {
-            let (offset, length) = (u32::try_from(offset + entry.start), u32::try_from(entry.length));
-            Some((entry.index, Place { segment, offset: offset.ok()?, length: length.ok()? }))
+    #[expect(clippy::expect_used, reason = "the writer puts no batch there: it begins a segment before")]
+    pub(super) fn places(&self, segment: u64, offset: usize) -> impl Iterator<Item = (u64, RecordPlace)> {
+        self.entries.iter().map(move |entry| {
+            let place = u32::try_from(offset + entry.start).ok().zip(u32::try_from(entry.length).ok());
+            let (offset, length) = place.expect("a segment ends before 4 GiB");
+            (entry.index, RecordPlace { segment, offset, length })
         })
+    }
+
+    /// Notes that it is on stable storage. For the writer alone, after a sync that has succeeded.
+    pub(super) fn synced(&mut self) {
+        self.is_durable = true;
     }
 
     /// Tells everyone who waits, and returns the memory.
     pub(super) fn finish(self, result: &Result<(), Stopped>) -> Vec<u8> {
+        assert!(result.is_err() || self.is_durable, "a batch is acknowledged before it is synced");
         for done in self.done {
             match done {
                 Done::Raft(callback) => callback.io_completed(result.clone().map_err(io::Error::from)),

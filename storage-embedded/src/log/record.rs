@@ -13,19 +13,22 @@
 //! of its sequence and its random nonce, and the offset: what a recycled file still holds of its previous life, or what
 //! a client puts into a value, is never taken for a record.
 
+use std::cmp::Ordering;
+
 use bytes::{BufMut, Bytes};
 use crc32c::{crc32c, crc32c_append};
 
-use crate::codec::{self, DecodeError, Decoded, Reader};
-use crate::raft::{Entry, LogId, Vote};
+use crate::codec::{DecodeError, Decoded, Reader, boolean};
+use crate::raft::{self, Entry, LogId, Vote};
 
 /// The format that this release writes.
 pub(super) const VERSION: u32 = 1;
 /// The largest entry, in bytes of its proposal: far above the largest transaction of the contract.
-pub(super) const MAX_ENTRY_BYTES: usize = 16 << 20;
+pub(crate) const MAX_ENTRY_BYTES: usize = 16 << 20;
 /// The largest record: the largest entry, its log id and kinds.
 const MAX_RECORD_BYTES: usize = MAX_ENTRY_BYTES + 64;
 
+// One sector of most disks: a batch that is torn by a loss of power does not tear the header before it.
 pub(super) const SEGMENT_HEADER: usize = 512;
 pub(super) const BATCH_HEADER: usize = 16;
 /// Length, checksum, kind.
@@ -41,41 +44,43 @@ pub(super) enum Record {
     TruncateAfter(Option<LogId>),
     PurgeTo(LogId),
     Committed(LogId),
-    /// Proves that all before it was durable, and says nothing else.
-    Mark,
+    /// Confirms that all before it was durable when it was written, and says nothing else.
+    Confirmation,
 }
 
+// These stand on disks: none is ever given another meaning, and new ones come behind the last.
 const ENTRY: u8 = 1;
 const VOTE: u8 = 2;
 const TRUNCATE_AFTER: u8 = 3;
 const PURGE_TO: u8 = 4;
 const COMMITTED: u8 = 5;
-const MARK: u8 = 6;
+const CONFIRMATION: u8 = 6;
 
 impl Record {
     /// Appends the record, its checksum still to be set by [`seal_batch`].
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         match self {
             Self::Entry(entry) => put_entry(out, entry),
-            Self::Vote(vote) => put(out, VOTE, |out| codec::put_vote(out, vote)),
-            Self::TruncateAfter(id) => put(out, TRUNCATE_AFTER, |out| codec::put_optional_log_id(out, id.as_ref())),
-            Self::PurgeTo(id) => put(out, PURGE_TO, |out| codec::put_log_id(out, id)),
-            Self::Committed(id) => put(out, COMMITTED, |out| codec::put_log_id(out, id)),
-            Self::Mark => put(out, MARK, |_| {}),
+            Self::Vote(vote) => put(out, VOTE, |out| raft::put_vote(out, vote)),
+            Self::TruncateAfter(id) => put(out, TRUNCATE_AFTER, |out| raft::put_optional_log_id(out, id.as_ref())),
+            Self::PurgeTo(id) => put(out, PURGE_TO, |out| raft::put_log_id(out, id)),
+            Self::Committed(id) => put(out, COMMITTED, |out| raft::put_log_id(out, id)),
+            Self::Confirmation => put(out, CONFIRMATION, |_| {}),
         }
     }
 
     fn decode(kind: u8, body: Bytes) -> Decoded<Self> {
         if kind == ENTRY {
-            return codec::entry(body).map(Self::Entry);
+            // Nearly every record is one, and takes its body whole: its command is what is left of it, of any length.
+            return raft::entry(body).map(Self::Entry);
         }
         let mut reader = Reader::new(body);
         let record = match kind {
-            VOTE => Self::Vote(codec::vote(&mut reader)?),
-            TRUNCATE_AFTER => Self::TruncateAfter(codec::optional_log_id(&mut reader)?),
-            PURGE_TO => Self::PurgeTo(codec::log_id(&mut reader)?),
-            COMMITTED => Self::Committed(codec::log_id(&mut reader)?),
-            MARK => Self::Mark,
+            VOTE => Self::Vote(raft::vote(&mut reader)?),
+            TRUNCATE_AFTER => Self::TruncateAfter(raft::optional_log_id(&mut reader)?),
+            PURGE_TO => Self::PurgeTo(raft::log_id(&mut reader)?),
+            COMMITTED => Self::Committed(raft::log_id(&mut reader)?),
+            CONFIRMATION => Self::Confirmation,
             _ => return Err(DecodeError("a record of unknown kind")),
         };
         reader.end()?;
@@ -85,11 +90,13 @@ impl Record {
 
 /// As [`Record::put`], for an entry that need not be owned.
 pub(super) fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
-    put(out, ENTRY, |out| codec::put_entry(out, entry));
+    put(out, ENTRY, |out| raft::put_entry(out, entry));
 }
 
 fn put(out: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
+    // Length and checksum come later: one is known behind the body, the other once the record has its place in a
+    // segment.
     out.put_bytes(0, 8);
     out.put_u8(kind);
     body(out);
@@ -112,6 +119,8 @@ impl Seed {
 
     /// `fields` are the length and the number.
     fn batch(self, offset: usize, fields: &[u8]) -> u32 {
+        // Inverted: the header of a batch never passes for a record at the same offset, whatever a client has put
+        // there.
         !crc32c_append(self.at(offset), fields)
     }
 
@@ -121,21 +130,32 @@ impl Seed {
 }
 
 /// Gives a batch (room for its header, then records) its place in a segment: sets its header and all checksums.
+///
+/// # Panics
+/// If the records do not end where the batch ends: one without a checksum would be damage at the next start.
+#[expect(clippy::expect_used, reason = "the queue puts whole records into a batch, and nothing else")]
 pub(super) fn seal_batch(batch: &mut [u8], seed: Seed, offset: usize, number: u64) {
     let mut at = BATCH_HEADER;
-    while let Some(length) = u32_at(batch, at) {
-        let end = at + 8 + length;
-        if let (Some(length), Some(content)) = (batch.get(at..at + 4), batch.get(at + 8..end)) {
-            let crc = seed.record(offset + at, length, content);
-            put_at(batch, at + 4, &crc.to_le_bytes());
-        }
+    while at < batch.len() {
+        let (length, content) = record_at(batch, at).expect("a record ends within its batch");
+        let crc = seed.record(offset + at, length, content);
+        let end = at + 8 + content.len();
+        put_at(batch, at + 4, &crc.to_le_bytes());
         at = end;
     }
     let length = batch.len() - BATCH_HEADER;
+    assert!(length > 0, "a batch has a record");
     set_u32(batch, 4, length);
     put_at(batch, 8, &number.to_le_bytes());
-    let crc = seed.batch(offset, batch.get(4..BATCH_HEADER).unwrap_or_default());
+    let crc = seed.batch(offset, batch.get(4..BATCH_HEADER).expect("a batch begins with its header"));
+    // The header has a checksum of its own, so that the length is believed before the records behind it are read.
     put_at(batch, 0, &crc.to_le_bytes());
+}
+
+/// The length and the content of the record at `at`, as checksums cover them.
+fn record_at(bytes: &[u8], at: usize) -> Option<(&[u8], &[u8])> {
+    let length = u32_at(bytes, at)?;
+    Some((bytes.get(at..at + 4)?, bytes.get(at + 8..at + 8 + length)?))
 }
 
 /// The header of a batch: its number and the length of its records, if it is one and fits before `bytes` end.
@@ -151,12 +171,13 @@ pub(super) fn batch_header(bytes: &[u8], seed: Seed, offset: usize) -> Option<(u
 /// The end of the record at `at` in `bytes`, which begin at `offset` in the segment, if its checksum is right.
 pub(super) fn record_end(bytes: &[u8], seed: Seed, offset: usize, at: usize) -> Option<usize> {
     let length = u32_at(bytes, at)?;
+    // Before the checksum: whatever bytes stand here, no more than one record is summed.
     if length == 0 || length > MAX_RECORD_BYTES {
         return None;
     }
-    let end = at + 8 + length;
-    let crc = seed.record(offset + at, bytes.get(at..at + 4)?, bytes.get(at + 8..end)?);
-    (bytes.get(at + 4..at + 8)? == crc.to_le_bytes()).then_some(end)
+    let (length, content) = record_at(bytes, at)?;
+    let crc = seed.record(offset + at, length, content);
+    (bytes.get(at + 4..at + 8)? == crc.to_le_bytes()).then_some(at + 8 + content.len())
 }
 
 /// The record in bytes that [`record_end`] has found good.
@@ -185,31 +206,48 @@ impl Summary {
     }
 
     /// The log ends after `id` now. One that ended before stays as it is.
-    pub(super) fn truncate_after(&mut self, id: Option<LogId>) {
+    fn truncate_after(&mut self, id: Option<LogId>) {
         if self.last.map(|last| last.index) > id.map(|id| id.index) {
             self.last = id.max(self.purged);
         }
     }
 
+    /// What the log says after this record too. Whoever writes a record and whoever finds one ask this.
+    ///
+    /// # Errors
+    /// For a record that contradicts those before it: nobody has asked for it, or it is not what was written.
     pub(super) fn apply(&mut self, record: &Record) -> Decoded<()> {
         match record {
             Record::Entry(entry) => return self.append(entry.log_id),
+            // Two votes of one term for two nodes have no order: the second may only follow a majority.
+            Record::Vote(vote)
+                if self.vote.is_some_and(|before| vote.partial_cmp(&before).is_none_or(Ordering::is_lt)) =>
+            {
+                return Err(DecodeError("a second vote in a term, or one of an earlier term"));
+            }
             Record::Vote(vote) => self.vote = Some(*vote),
+            Record::TruncateAfter(id) if *id < self.committed.min(self.last) => {
+                return Err(DecodeError("an entry is taken back that was committed"));
+            }
             Record::TruncateAfter(id) => self.truncate_after(*id),
             Record::PurgeTo(id) => {
                 self.purged = self.purged.max(Some(*id));
+                // A snapshot from the leader may be ahead of this log: then the next entry is the one behind what it
+                // covers.
                 if self.last.is_none_or(|last| last.index < id.index) {
                     self.last = Some(*id);
                 }
             }
             Record::Committed(id) => self.committed = Some(*id),
-            Record::Mark => {}
+            Record::Confirmation => {}
         }
         Ok(())
     }
 
     pub(super) fn append(&mut self, id: LogId) -> Decoded<()> {
-        if self.next_index().is_some_and(|next| next != id.index) {
+        // A log has no gap, and its terms never fall: a leader writes in its own term alone.
+        let follows = self.last.is_none_or(|last| id.index == last.index + 1 && id.leader_id >= last.leader_id);
+        if !follows {
             return Err(DecodeError("an entry that does not follow the one before it"));
         }
         self.last = Some(id);
@@ -219,20 +257,20 @@ impl Summary {
     fn put(&self, out: &mut Vec<u8>) {
         out.put_u8(self.vote.is_some().into());
         if let Some(vote) = &self.vote {
-            codec::put_vote(out, vote);
+            raft::put_vote(out, vote);
         }
         for id in [&self.last, &self.purged, &self.committed] {
-            codec::put_optional_log_id(out, id.as_ref());
+            raft::put_optional_log_id(out, id.as_ref());
         }
     }
 
     fn decode(reader: &mut Reader) -> Decoded<Self> {
-        let vote = if codec::boolean(reader)? { Some(codec::vote(reader)?) } else { None };
+        let vote = if boolean(reader)? { Some(raft::vote(reader)?) } else { None };
         Ok(Self {
             vote,
-            last: codec::optional_log_id(reader)?,
-            purged: codec::optional_log_id(reader)?,
-            committed: codec::optional_log_id(reader)?,
+            last: raft::optional_log_id(reader)?,
+            purged: raft::optional_log_id(reader)?,
+            committed: raft::optional_log_id(reader)?,
         })
     }
 }
@@ -280,6 +318,7 @@ impl SegmentHeader {
             out.put_u64_le(previous.end);
         }
         self.summary.put(&mut out);
+        assert!(out.len() <= CRC_AT, "a segment header has room for what it says");
         out.resize(CRC_AT, 0);
         let crc = crc32c(&out);
         out.put_u32_le(crc);
@@ -290,10 +329,12 @@ impl SegmentHeader {
         let (Some(content), Some(crc)) = (bytes.get(..CRC_AT), bytes.get(CRC_AT..SEGMENT_HEADER)) else {
             return Err(NoHeader::Damaged);
         };
-        if !content.starts_with(MAGIC) || crc32c(content).to_le_bytes() != crc {
+        // Before the version: damaged bytes must not be taken for the format of a newer release.
+        if crc32c(content).to_le_bytes() != crc {
             return Err(NoHeader::Damaged);
         }
-        let mut reader = Reader::new(Bytes::copy_from_slice(content.get(MAGIC.len()..).unwrap_or_default()));
+        let Some(content) = content.strip_prefix(MAGIC) else { return Err(NoHeader::Damaged) };
+        let mut reader = Reader::new(Bytes::copy_from_slice(content));
         match reader.u32() {
             Ok(VERSION) => Self::decode_body(&mut reader).map_err(|_| NoHeader::Damaged),
             Ok(newer) if newer > VERSION => Err(NoHeader::NewerFormat(newer)),
@@ -304,7 +345,7 @@ impl SegmentHeader {
     fn decode_body(reader: &mut Reader) -> Decoded<Self> {
         let (sequence, nonce, size, first_batch) = (reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?);
         let previous =
-            if codec::boolean(reader)? { Some(Previous { sequence: reader.u64()?, end: reader.u64()? }) } else { None };
+            if boolean(reader)? { Some(Previous { sequence: reader.u64()?, end: reader.u64()? }) } else { None };
         Ok(Self { sequence, nonce, size, first_batch, previous, summary: Summary::decode(reader)? })
     }
 }
@@ -324,8 +365,7 @@ fn set_u32(bytes: &mut [u8], at: usize, number: usize) {
     put_at(bytes, at, &number.to_le_bytes());
 }
 
+#[expect(clippy::expect_used, reason = "every header is begun with its full length")]
 fn put_at(bytes: &mut [u8], at: usize, value: &[u8]) {
-    if let Some(room) = bytes.get_mut(at..at + value.len()) {
-        room.copy_from_slice(value);
-    }
+    bytes.get_mut(at..at + value.len()).expect("a header has room for its fields").copy_from_slice(value);
 }

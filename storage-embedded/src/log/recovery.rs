@@ -3,7 +3,7 @@
 //! The newest segment with a header is the head; each header names the segment before it and where that one ended,
 //! all of which was durable. So a bad record in an older segment is damage. In the head, the first bad batch ends the log
 //! if no later one follows: each batch is written after the one before it is durable, so the bad one is either a write
-//! that was cut short and acknowledged to nobody, or damage to the very last batch. Those two look the same; a mark, written when the
+//! that was cut short and acknowledged to nobody, or damage to the very last batch. Those two look the same; a confirmation, written when the
 //! log is closed or has been idle, makes the last batch one that nobody needs.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use super::LogOptions;
 use super::error::LogError;
 use super::index::Index;
 use super::record::{Previous, Record, SEGMENT_HEADER, SegmentHeader, Summary};
-use super::segment::{self, End, Place, Segment, SegmentName};
+use super::segment::{self, End, RecordPlace, Segment, SegmentName};
 use crate::disk::{Disk, read_all};
 
 /// What was found.
@@ -59,8 +59,8 @@ impl Tail {
 
 pub(super) const SPARE_SUFFIX: &str = ".spare";
 
-/// Reads a whole log.
-pub(super) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<Found, LogError> {
+/// Reads a whole log, whose head has to be the segment `needed`, or one that follows it.
+pub(super) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions, needed: u64) -> Result<Found, LogError> {
     let names = match disk.list(dir) {
         Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -76,6 +76,7 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
     let mut found = Found {
         index: Index::new(Summary::default(), options.cache_bytes),
         previous: None,
+        // Above those that are left over too: were a sequence used twice, old bytes could pass for new ones.
         next_sequence: files.keys().next_back().map_or(1, |last| last + 1),
         next_batch: 1,
         tail: None,
@@ -83,6 +84,9 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
         spares,
     };
     let (chain, broken) = chain(disk, dir, &files)?;
+    if chain.last().map_or(0, |head| head.name.sequence) < needed {
+        return Err(LogError::Missing { dir: dir.to_path_buf() });
+    }
     found
         .leftovers
         .extend(files.values().filter(|name| !chain.iter().any(|link| link.name == **name)).map(|name| name.path(dir)));
@@ -106,7 +110,6 @@ struct Link {
     name: SegmentName,
     header: SegmentHeader,
     path: PathBuf,
-    bytes: Bytes,
 }
 
 /// The head and the segments before it, oldest first, and where this ended if it was at a damaged one.
@@ -117,19 +120,19 @@ fn chain(
 ) -> Result<(Vec<Link>, Option<LogError>), LogError> {
     let mut chain: Vec<Link> = Vec::new();
     let mut broken = None;
+    // From the newest down: an older segment taken for the head would leave acknowledged batches behind it.
     let mut candidates = files.values().rev();
     let mut next = candidates.next();
     while let Some(name) = next {
         let path = name.path(dir);
-        let bytes = read(disk, &path)?;
-        next = if let Some(header) = segment::header(&bytes, *name, &path)? {
-            chain.push(Link { name: *name, header, path, bytes });
+        next = if let Some(header) = segment::header(&read_header(disk, &path)?, *name, &path)? {
+            chain.push(Link { name: *name, header, path });
             header.previous.and_then(|previous| files.get(&previous.sequence))
         } else if !chain.is_empty() {
             // It does not matter if all that it holds was purged.
             broken = Some(corrupt(&path, 0, "a damaged segment header"));
             None
-        } else if segment::batch_follows(&bytes, name.seed(), SEGMENT_HEADER, 1) {
+        } else if segment::batch_follows(&read(disk, &path)?, name.seed(), SEGMENT_HEADER, 1) {
             return Err(corrupt(&path, 0, "a damaged segment header"));
         } else {
             // Its creation was cut short, before anything was written to it.
@@ -140,20 +143,32 @@ fn chain(
     Ok((chain, broken))
 }
 
+fn read_header(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, LogError> {
+    let mut bytes = vec![0; SEGMENT_HEADER];
+    let read = disk.open_to_read(path).and_then(|file| file.read_at(&mut bytes, 0));
+    bytes.truncate(read.map_err(|error| LogError::disk(path, error))?);
+    Ok(bytes)
+}
+
 fn read(disk: &dyn Disk, path: &Path) -> Result<Bytes, LogError> {
     let bytes = disk.open_to_read(path).and_then(|file| read_all(&*file));
     bytes.map(Bytes::from).map_err(|error| LogError::disk(path, error))
 }
 
 fn replay(disk: &dyn Disk, link: &Link, next: Option<&Link>, found: &mut Found) -> Result<(), LogError> {
-    let Link { name, header, path, bytes } = link;
+    let Link { name, header, path } = link;
+    // Each header repeats what the log said before it: a segment that was lost, doubled or swapped does not fit.
     if header.summary != found.index.summary || header.first_batch != found.next_batch {
         return Err(corrupt(path, 0, "a segment that does not continue the one before it"));
     }
+    // What a segment holds behind the end that the next one states was never durable, or is what a recycled file held before.
     let stated_end = match next.map(|next| next.header.previous) {
         Some(Some(previous)) => Some(usize::try_from(previous.end).unwrap_or(usize::MAX)),
         _ => None,
     };
+    // One segment at a time is in memory, and its entries have memory of their own: a long log takes no more than a short one.
+    let bytes = read(disk, path)?;
+    let length = bytes.len();
     let bytes =
         stated_end.and_then(|end| (end <= bytes.len()).then(|| bytes.slice(..end))).unwrap_or_else(|| bytes.clone());
     let end = segment::scan(&bytes, header, |record, place| apply(&mut found.index, record, place))
@@ -175,29 +190,31 @@ fn replay(disk: &dyn Disk, link: &Link, next: Option<&Link>, found: &mut Found) 
     } else {
         found.previous = Some(Previous { sequence: header.sequence, end: end.offset as u64 });
         // The head is cut where it ends when the next segment has begun.
-        let size = if stated_end.is_none() { end.offset } else { link.bytes.len() } as u64;
-        let file = disk.open_to_read(path).map_err(|error| LogError::disk(path, error))?;
-        let segment = Segment { name: *name, path: path.clone(), file, size };
+        let size = if stated_end.is_none() { end.offset } else { length } as u64;
+        let segment = Segment { name: *name, path: path.clone(), size };
         found.index.segments.insert(header.sequence, Arc::new(segment));
     }
     Ok(())
 }
 
 fn finish_head(name: SegmentName, bytes: &Bytes, end: End, path: &Path) -> Result<(), LogError> {
+    // A later batch proves that the bad one was durable once: then an acknowledged write is gone, and that is never passed over in silence.
     if segment::batch_follows(bytes, name.seed(), end.offset + 1, end.next_batch + 1) {
         return Err(corrupt(path, end.bad, "a bad record before good ones"));
     }
     Ok(())
 }
 
-fn apply(index: &mut Index, record: Record, place: Place) -> Result<(), &'static str> {
+fn apply(index: &mut Index, record: Record, place: RecordPlace) -> Result<(), &'static str> {
     let mut summary = index.summary;
+    // Decided on a copy, before the index changes: a record that contradicts the log ends the start, and is taken in no
+    // part.
     summary.apply(&record).map_err(|error| error.0)?;
     match record {
         Record::Entry(entry) => index.push(entry, Some(place)),
         Record::TruncateAfter(id) => index.truncate_after(id),
         Record::PurgeTo(id) => drop(index.purge_to(id, 0)),
-        Record::Vote(_) | Record::Committed(_) | Record::Mark => index.summary = summary,
+        Record::Vote(_) | Record::Committed(_) | Record::Confirmation => index.summary = summary,
     }
     Ok(())
 }

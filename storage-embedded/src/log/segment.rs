@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::error::LogError;
 use super::record::{self, BATCH_HEADER, NoHeader, Record, SEGMENT_HEADER, Seed, SegmentHeader, VERSION};
-use crate::disk::DiskFile;
+use crate::disk::{Disk, DiskFile};
 
 /// No honest batch number comes near it; what a scan finds beyond it is chance.
 const LARGEST_BATCH_NUMBER: u64 = 1 << 48;
@@ -36,30 +36,45 @@ impl SegmentName {
     }
 }
 
-/// An open segment.
+/// A segment that is in use. Its file is open only while it is written or read: a log of many segments takes no more descriptors than one of few.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) name: SegmentName,
     pub(super) path: PathBuf,
-    pub(super) file: Arc<dyn DiskFile>,
     /// The length of the file.
     pub(super) size: u64,
 }
 
 /// Where a record is: in which segment, at which offset, how long with its header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RecordPlace {
     pub(super) segment: u64,
     pub(super) offset: u32,
     pub(super) length: u32,
 }
 
 impl Segment {
-    /// Reads the record at a place again and checks it.
-    pub(super) fn read(&self, span: Place, places: &[Place]) -> Result<Vec<Record>, LogError> {
+    /// The length of the file.
+    #[expect(clippy::expect_used, reason = "a segment is at most a batch, which was in memory, and its header")]
+    pub(super) fn length(&self) -> usize {
+        usize::try_from(self.size).expect("a segment fits into memory")
+    }
+
+    /// Opens it for [`Segment::read`].
+    pub(super) fn open(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>, LogError> {
+        disk.open_to_read(&self.path).map_err(|error| LogError::disk(&self.path, error))
+    }
+
+    /// Reads the records at some places of its open file again and checks them.
+    pub(super) fn read(
+        &self,
+        file: &dyn DiskFile,
+        span: RecordPlace,
+        places: &[RecordPlace],
+    ) -> Result<Vec<Record>, LogError> {
         let mut bytes = vec![0; usize_of(span.length)];
         let start = usize_of(span.offset);
-        let read = self.file.read_at(&mut bytes, u64::from(span.offset)).map_err(|e| LogError::disk(&self.path, e))?;
+        let read = file.read_at(&mut bytes, u64::from(span.offset)).map_err(|e| LogError::disk(&self.path, e))?;
         bytes.truncate(read);
         let bytes = Bytes::from(bytes);
         let mut records = Vec::with_capacity(places.len());
@@ -73,10 +88,11 @@ impl Segment {
                 record.ok_or_else(|| self.corrupt(place.offset.into(), "a record was good and is not any more"))?,
             );
         }
+        assert_eq!(records.len(), places.len(), "each place gives a record or an error");
         Ok(records)
     }
 
-    fn corrupt(&self, offset: u64, reason: &'static str) -> LogError {
+    pub(super) fn corrupt(&self, offset: u64, reason: &'static str) -> LogError {
         LogError::Corrupt { file: self.path.clone(), offset, reason }
     }
 }
@@ -98,7 +114,7 @@ pub(super) struct End {
 pub(super) fn scan(
     bytes: &Bytes,
     header: &SegmentHeader,
-    mut visit: impl FnMut(Record, Place) -> Result<(), &'static str>,
+    mut visit: impl FnMut(Record, RecordPlace) -> Result<(), &'static str>,
 ) -> Result<End, (usize, &'static str)> {
     let seed = Seed::new(header.sequence, header.nonce);
     let start = SEGMENT_HEADER;
@@ -115,7 +131,7 @@ pub(super) fn scan(
             let record = record::record(bytes, at, record_end).map_err(|error| (at, error.0))?;
             let (offset, length) = (u32::try_from(at), u32::try_from(record_end - at));
             let (Ok(offset), Ok(length)) = (offset, length) else { return Err((at, "a segment larger than 4 GiB")) };
-            visit(record, Place { segment: header.sequence, offset, length }).map_err(|reason| (at, reason))?;
+            visit(record, RecordPlace { segment: header.sequence, offset, length }).map_err(|reason| (at, reason))?;
         }
         let offset = end.offset + BATCH_HEADER + length;
         end = End { offset, next_batch: number + 1, bad: offset, last_batch: end.offset };
@@ -142,22 +158,18 @@ fn records_of_batch(bytes: &Bytes, seed: Seed, start: usize, length: usize) -> R
 pub(super) fn batch_follows(bytes: &[u8], seed: Seed, offset: usize, from: u64) -> bool {
     const CHUNK: usize = 4096;
     static ZEROS: [u8; CHUNK] = [0; CHUNK];
-    let mut start = offset;
-    while start < bytes.len() {
-        let end = bytes.len().min(start + CHUNK);
-        let chunk = bytes.get(start..end).unwrap_or_default();
-        let blank = ZEROS.get(..chunk.len()) == Some(chunk);
+    // Nothing follows the end.
+    let rest = bytes.get(offset..).unwrap_or_default();
+    (offset..).step_by(CHUNK).zip(rest.chunks(CHUNK)).any(|(start, chunk)| {
+        let is_blank = ZEROS.starts_with(chunk);
         // A batch header may begin in the blank chunk before this one.
         let first = start.saturating_sub(BATCH_HEADER - 1).max(offset);
-        if !blank && (first..end).any(|at| batch_begins(bytes, seed, at, from)) {
-            return true;
-        }
-        start = end;
-    }
-    false
+        !is_blank && (first..start + chunk.len()).any(|at| batch_begins(bytes, seed, at, from))
+    })
 }
 
 fn batch_begins(bytes: &[u8], seed: Seed, at: usize, from: u64) -> bool {
+    // The number first, since a checksum at every offset of a segment would take seconds.
     let number = record::u64_at(bytes, at + 8);
     number.is_some_and(|number| (from..LARGEST_BATCH_NUMBER).contains(&number))
         && record::batch_header(bytes, seed, at).is_some()
@@ -177,6 +189,6 @@ pub(super) fn header(bytes: &[u8], name: SegmentName, path: &Path) -> Result<Opt
     }
 }
 
-fn usize_of(number: u32) -> usize {
+pub(super) fn usize_of(number: u32) -> usize {
     number as usize
 }

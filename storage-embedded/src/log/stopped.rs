@@ -1,10 +1,13 @@
 //! The log of a node that does not run: read, and left as it is.
 
+use std::sync::Arc;
+
 use super::LogOptions;
 use super::data_dir::DataDir;
 use super::error::LogError;
 use super::index::Index;
 use super::recovery;
+use crate::disk::Disk;
 use crate::raft::{Entry, LogId};
 
 /// How many bytes of entries are read at once.
@@ -12,25 +15,30 @@ const MAX_READ: usize = 4 << 20;
 
 /// The log in a directory whose node does not run.
 #[derive(Debug)]
-pub(crate) struct StoppedLog(Index);
+pub(crate) struct StoppedLog {
+    index: Index,
+    disk: Arc<dyn Disk>,
+}
 
 impl StoppedLog {
     /// Reads a whole log as its node would at its next start. Nothing is changed.
     ///
     /// # Errors
-    /// `Corrupt`, `NewerFormat`, `Disk`.
+    /// `Corrupt`, `Missing`, `NewerFormat`, `Disk`.
     pub(crate) fn read(dir: &DataDir) -> Result<Self, LogError> {
-        Ok(Self(recovery::recover(&*dir.disk, &dir.log(), &LogOptions::default())?.index))
+        let needed = dir.identity().needed_segment()?;
+        let index = recovery::recover(&*dir.disk, &dir.log(), &LogOptions::default(), needed)?.index;
+        Ok(Self { index, disk: Arc::clone(&dir.disk) })
     }
 
     /// The last entry that is known here to be on a majority of the nodes. There may be more: a node learns it late, and writes it down lazily.
     pub(crate) fn committed(&self) -> Option<LogId> {
-        self.0.summary.committed
+        self.index.summary.committed
     }
 
     /// The entries before and with this one are not here: a snapshot has them.
     pub(crate) fn purged(&self) -> Option<LogId> {
-        self.0.summary.purged
+        self.index.summary.purged
     }
 
     /// The entries from an index on: some at a time, and none when there are no more.
@@ -38,6 +46,6 @@ impl StoppedLog {
     /// # Errors
     /// `Corrupt`, `Disk`.
     pub(crate) fn entries_from(&self, index: u64) -> Result<Vec<Entry>, LogError> {
-        self.0.plan(index..u64::MAX, MAX_READ).read()
+        self.index.plan(index..u64::MAX, MAX_READ).read(&*self.disk)
     }
 }

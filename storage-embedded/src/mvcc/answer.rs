@@ -50,6 +50,26 @@ pub struct TxnAnswer {
     pub revision: u64,
 }
 
+/// Room for an answer without keys and values.
+const SMALL_BYTES: usize = 64;
+
+impl TxnAnswer {
+    /// How many bytes of keys and values it has, with room for the rest.
+    pub(crate) fn bytes(&self) -> usize {
+        let of_all = |entries: &[KeyValue]| entries.iter().map(KeyValue::bytes).sum::<usize>();
+        let of_ops = self.answers.iter().map(|answer| {
+            SMALL_BYTES
+                + match answer {
+                    OpAnswer::Range(ranged) => of_all(&ranged.entries),
+                    OpAnswer::Put { previous, .. } => of_all(previous.as_slice()),
+                    OpAnswer::Delete { previous, .. } => of_all(previous),
+                    OpAnswer::Txn(answer) => answer.bytes(),
+                }
+        });
+        SMALL_BYTES + of_ops.sum::<usize>()
+    }
+}
+
 /// The answer to an [`Op`](super::Op).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpAnswer {
@@ -85,6 +105,22 @@ pub struct Event {
     /// What it held at the revision before, if it did and that revision can still be read; of a key that was created, nothing, even if one
     /// transaction had deleted it before.
     pub previous: Option<KeyValue>,
+}
+
+impl Event {
+    /// How many bytes its keys and values have, with room for the rest.
+    pub fn bytes(&self) -> usize {
+        self.entry.bytes() + self.previous.as_ref().map_or(0, KeyValue::bytes)
+    }
+}
+
+/// How much of the history is wanted at once, and the rest of the last revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventLimit {
+    /// How many events.
+    pub events: usize,
+    /// How many bytes of keys and values, new and old.
+    pub bytes: usize,
 }
 
 /// A piece of the history.

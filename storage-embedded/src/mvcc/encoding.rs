@@ -67,6 +67,7 @@ fn put_op(out: &mut Vec<u8>, op: &Op) {
     }
 }
 
+// Flags of a put. What is absent takes no bytes, since puts are most of a log.
 const PREVIOUS: u8 = 1;
 const KEEPS_VALUE: u8 = 2;
 const KEEPS_LEASE: u8 = 4;
@@ -78,6 +79,7 @@ fn op(reader: &mut Reader, depth: usize) -> Decoded<Op> {
         2 => {
             let flags = reader.u8()?;
             let lease_kind = flags & (KEEPS_LEASE | HAS_LEASE);
+            // Refused and not passed over: whoever wrote such a flag means something that this release would not do.
             if flags >= 2 * HAS_LEASE || lease_kind == KEEPS_LEASE | HAS_LEASE {
                 return Err(DecodeError("a put with unknown flags"));
             }
@@ -94,6 +96,7 @@ fn op(reader: &mut Reader, depth: usize) -> Decoded<Op> {
             let previous = boolean(reader)?;
             Ok(Op::Delete(Delete { keys: keys(reader)?, previous }))
         }
+        // Counted down while it is read: the nesting in a stranger's bytes must not become the depth of this stack.
         4 => txn_within(reader, depth.checked_sub(1).ok_or(TOO_DEEP)?).map(Op::Txn),
         _ => Err(DecodeError("an operation of an unknown kind")),
     }
@@ -101,6 +104,7 @@ fn op(reader: &mut Reader, depth: usize) -> Decoded<Op> {
 
 fn non_zero(reader: &mut Reader) -> Decoded<u64> {
     let number = reader.u64()?;
+    // Zero is said by a flag. With a second form of it, one transaction would have two encodings.
     if number == 0 { Err(DecodeError("a zero where none is written")) } else { Ok(number) }
 }
 
@@ -323,7 +327,7 @@ fn entries(reader: &mut Reader) -> Decoded<Vec<KeyValue>> {
     (0..reader.length()?).map(|_| entry(reader)).collect()
 }
 
-pub(super) fn put_entry(out: &mut Vec<u8>, entry: &KeyValue) {
+pub(crate) fn put_entry(out: &mut Vec<u8>, entry: &KeyValue) {
     put_bytes(out, &entry.key);
     put_bytes(out, &entry.value);
     for number in [entry.create_revision, entry.mod_revision, entry.version, entry.lease] {

@@ -2,7 +2,7 @@
 
 use storage_core::Error;
 
-use crate::state_machine::Refusal;
+use super::Denied;
 
 /// The result of a call of this module.
 pub type Result<T, E = MvccError> = std::result::Result<T, E>;
@@ -13,6 +13,9 @@ pub enum MvccError {
     /// It was looked at and refused. Nothing was changed.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// Whoever asked may not, or users and roles are not to be changed like this. Nothing was changed.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// As for every other call of the store.
     #[error(transparent)]
     Store(#[from] Error),
@@ -40,26 +43,13 @@ pub enum Refused {
     /// There are too many leases.
     #[error("there are too many leases")]
     TooManyLeases,
-    /// The answer would be over [`MAX_ANSWER_BYTES`](super::MAX_ANSWER_BYTES).
+    /// There are too many keys attached to the lease: [`MAX_LEASE_KEYS`](super::MAX_LEASE_KEYS).
+    #[error("too many keys are attached to the lease")]
+    LeaseFull,
+    /// It would take more than [`MAX_WORK`](super::MAX_WORK), or has more than [`MAX_OPS`](super::MAX_OPS).
+    #[error("the request takes too much work")]
+    TooCostly,
+    /// The answer would be over [`MAX_ANSWER_BYTES`](super::MAX_ANSWER_BYTES), or [`MAX_READ_BYTES`](super::MAX_READ_BYTES).
     #[error("the answer would be too large")]
     AnswerTooLarge,
-}
-
-impl From<Refusal> for MvccError {
-    fn from(refusal: Refusal) -> Self {
-        let refused = match refusal {
-            Refusal::Compacted => Refused::Compacted,
-            Refusal::FutureRevision => Refused::FutureRevision,
-            Refusal::KeyNotFound => Refused::KeyNotFound,
-            Refusal::TooManyLeases => Refused::TooManyLeases,
-            Refusal::AnswerTooLarge => Refused::AnswerTooLarge,
-            Refusal::TooManyRequests => {
-                return Error::Throttled { retry_after: None, source: refusal.to_string().into() }.into();
-            }
-            Refusal::Malformed | Refusal::Acknowledged | Refusal::TooManyRows => {
-                return Error::corrupt(refusal.to_string()).into();
-            }
-        };
-        refused.into()
-    }
 }

@@ -27,7 +27,7 @@ impl KeyRange {
     }
 
     /// `None` for a range without keys, which maps do not take.
-    pub(crate) fn bounds(&self) -> Option<Bounds<'_>> {
+    pub(super) fn bounds(&self) -> Option<Bounds<'_>> {
         match self {
             Self::One(key) => Some((Bound::Included(key), Bound::Included(key))),
             Self::From(first) => Some((Bound::Included(first), Bound::Unbounded)),
@@ -184,7 +184,7 @@ pub enum Operand {
 /// A transaction: if all comparisons hold, one list of operations, otherwise the other. It makes one revision at the most.
 ///
 /// Comparisons, also those of transactions within this one, are made before anything is written; each operation sees what those
-/// before it have written. No key may be written twice: see [`Mvcc::txn`](super::Mvcc::txn).
+/// before it have written. No key may be written twice: see [`Mvcc::txn`](crate::Mvcc::txn).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Txn {
     /// What has to hold.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Debug,
     io,
     sync::{
         Arc,
@@ -17,7 +18,8 @@ use tokio::{
 
 use super::{
     frame::{FrameReader, invalid, put_frame},
-    handshake::{Connection, Hello, connect},
+    handshake::Connection,
+    hello::Channel,
     message::{Call, Reply, put_call, reply},
     peer::PeerContext,
     stream::{ReadHalf, WriteHalf},
@@ -42,13 +44,25 @@ pub(crate) struct Caller {
 struct Waiting {
     next: AtomicU64,
     /// In order, so that they hear of it in the order in which they called.
-    replies: Mutex<Option<BTreeMap<u64, oneshot::Sender<Reply>>>>,
+    replies: Mutex<Option<BTreeMap<u64, Waiter>>>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    reply: oneshot::Sender<Reply>,
+    awaits: Option<Arc<dyn Awaits>>,
+}
+
+/// What ends with the reply to a call, whether its caller looks at that or not.
+pub(crate) trait Awaits: Debug + Send + Sync {
+    /// The reply is there.
+    fn answered(&self, reply: &Reply);
 }
 
 impl Caller {
-    /// Connects to the node at `address`. The connection lives on the current runtime, and is lost when that ends.
-    pub(crate) async fn open(address: &str, hello: Hello, context: Arc<PeerContext>) -> io::Result<Self> {
-        let Connection { reader, writer } = context.connected(connect(address, hello, &context.security)).await?;
+    /// Connects to a node at `address`. The connection lives on the current runtime, and is lost when that ends.
+    pub(crate) async fn open(context: Arc<PeerContext>, target: u64, address: &str) -> io::Result<Self> {
+        let Connection { reader, writer } = context.open(target, address, Channel::Calls).await?;
         let (queue, calls) = mpsc::channel(QUEUED_CALLS);
         let waiting = Arc::new(Waiting { next: AtomicU64::new(0), replies: Mutex::new(Some(BTreeMap::new())) });
         let mut tasks = JoinSet::new();
@@ -72,14 +86,28 @@ impl Caller {
     ///
     /// # Cancel safety
     /// Dropped, the call may have been made or not.
-    pub(crate) async fn call(&self, call: Call) -> Option<Reply> {
+    pub(crate) async fn call(&self, call: Call, awaits: Option<Arc<dyn Awaits>>) -> Option<Reply> {
         let number = self.waiting.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, receiver) = oneshot::channel();
-        self.waiting.replies.lock().as_mut()?.insert(number, sender);
+        let (reply, receiver) = oneshot::channel();
+        // Before the call is sent: its reply may come at once.
+        self.waiting.replies.lock().as_mut()?.insert(number, Waiter { reply, awaits });
         let forget = Forget { waiting: &self.waiting, number };
-        self.queue.send((number, call)).await.ok()?;
+        let (caller, gone) = oneshot::channel::<()>();
+        match self.queue.clone().try_reserve_owned() {
+            Ok(place) => drop(place.send((number, call))),
+            // In a task: a caller that is kept and not polled would be given a place and hold up all behind it.
+            Err(_) => {
+                let queue = self.queue.clone();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        _ = queue.send((number, call)) => {}
+                        _ = gone => {}
+                    }
+                });
+            }
+        }
         let reply = receiver.await.ok();
-        drop(forget);
+        drop((forget, caller));
         reply
     }
 }
@@ -124,10 +152,13 @@ async fn write_calls(mut writer: WriteHalf, mut calls: mpsc::Receiver<(u64, Call
 async fn read_replies(mut reader: FrameReader<ReadHalf>, waiting: &Waiting) -> io::Result<()> {
     while let Some(frame) = reader.next().await? {
         let (number, reply) = reply(frame).map_err(invalid)?;
-        let Some(sender) = waiting.replies.lock().as_mut().and_then(|replies| replies.remove(&number)) else {
+        let Some(waiter) = waiting.replies.lock().as_mut().and_then(|replies| replies.remove(&number)) else {
             continue;
         };
-        let _ = sender.send(reply);
+        if let Some(awaits) = waiter.awaits {
+            awaits.answered(&reply);
+        }
+        let _ = waiter.reply.send(reply);
     }
     Ok(())
 }

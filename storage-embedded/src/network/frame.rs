@@ -5,33 +5,23 @@ use std::io;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The longest frame, in bytes. An append carries 4 MiB of entries or one that is larger, which the limits of a
-/// transaction bound to little over 4 MiB; a snapshot chunk is far smaller.
-pub(crate) const MAX_FRAME_BYTES: usize = 32 << 20;
-
 const HEADER_BYTES: usize = 8;
 
 /// How much is read from a socket at once, at least. Memory grows with the bytes that have come, never with a length that is only claimed.
 const READ_BYTES: usize = 64 << 10;
 
 /// Appends a frame whose payload `write` produces.
+#[expect(clippy::expect_used, reason = "`write` only appends, and the limits of a transaction bound what it does")]
 pub(crate) fn put_frame(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; HEADER_BYTES]);
     write(out);
-    let payload = out.get(start + HEADER_BYTES..).unwrap_or_default();
-    let crc = crc32c::crc32c(payload);
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a payload is bounded by the limits of a transaction, far below 4 GiB"
-    )]
-    let length = payload.len() as u32;
-    if let Some((length_bytes, crc_bytes)) =
-        out.get_mut(start..start + HEADER_BYTES).and_then(|header| header.split_at_mut_checked(4))
-    {
-        length_bytes.copy_from_slice(&length.to_le_bytes());
-        crc_bytes.copy_from_slice(&crc.to_le_bytes());
-    }
+    let (_, frame) = out.split_at_mut(start);
+    let (header, payload) = frame.split_first_chunk_mut::<HEADER_BYTES>().expect("a frame begins with its header");
+    let length = u32::try_from(payload.len()).expect("a payload below 4 GiB");
+    let (length_bytes, crc_bytes) = header.split_at_mut(4);
+    length_bytes.copy_from_slice(&length.to_le_bytes());
+    crc_bytes.copy_from_slice(&crc32c::crc32c(payload).to_le_bytes());
 }
 
 /// Reads frames off a byte stream.
@@ -43,13 +33,14 @@ pub(crate) struct FrameReader<R> {
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    pub(crate) fn new(stream: R) -> Self {
-        Self { stream, buffer: BytesMut::new(), limit: MAX_FRAME_BYTES }
+    /// `limit` is the longest frame that is taken, in bytes of its payload.
+    pub(crate) fn new(stream: R, limit: usize) -> Self {
+        Self { stream, buffer: BytesMut::new(), limit }
     }
 
-    /// The same reader with another limit on the length of a frame.
-    pub(crate) fn with_limit(self, limit: usize) -> Self {
-        Self { limit, ..self }
+    /// Takes frames up to this length from now on.
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
     }
 
     /// The next frame's payload; `None` when the stream has ended between two frames.
@@ -91,11 +82,6 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.buffer.advance(HEADER_BYTES);
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
-
-    /// The stream with what has been read ahead, for a reader with another limit.
-    pub(crate) fn reset_limit(&mut self) {
-        self.limit = MAX_FRAME_BYTES;
-    }
 }
 
 /// An error for bytes that are not what they should be.
@@ -108,7 +94,7 @@ mod tests {
     use super::*;
 
     async fn read_all(bytes: &[u8]) -> io::Result<Vec<Bytes>> {
-        let mut reader = FrameReader::new(bytes).with_limit(1000);
+        let mut reader = FrameReader::new(bytes, 1000);
         let mut frames = Vec::new();
         while let Some(frame) = reader.next().await? {
             frames.push(frame);
@@ -145,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_claimed_length_takes_no_memory() {
-        let mut reader = FrameReader::new(&[0xff, 0xff, 0xff, 0x01, 0, 0, 0, 0, 1][..]);
+        let mut reader = FrameReader::new(&[0xff, 0xff, 0xff, 0x01, 0, 0, 0, 0, 1][..], 32 << 20);
         assert!(reader.next().await.is_err());
         assert!(reader.buffer.capacity() <= 2 * READ_BYTES);
     }

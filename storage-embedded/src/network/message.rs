@@ -1,20 +1,26 @@
 //! What nodes say to each other, as bytes.
 
 use bytes::{BufMut, Bytes};
+use openraft::EntryPayload;
 use openraft::raft::{
     AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderError,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
 use crate::{
-    codec::{
-        DecodeError, Decoded, Reader, boolean, entry, log_id, optional_log_id, put_bytes, put_entry, put_length,
-        put_log_id, put_optional_log_id, put_stored_membership, put_vote, stored_membership, vote,
-    },
+    codec::{DecodeError, Decoded, Reader, boolean, put_bytes, put_length, put_with_length},
+    command::Applied,
+    log::{MAX_ENTRY_BYTES, Phase},
     mvcc::{LeaseLife, life, put_life},
-    raft::{Member, SnapshotMeta, TypeConfig, Vote},
-    state_machine::Applied,
+    raft::{
+        Entry, Member, Proposal, SnapshotMeta, TypeConfig, Vote, entry, log_id, member, optional_log_id, put_entry,
+        put_log_id, put_member, put_optional_log_id, put_stored_membership, put_vote, stored_membership, vote,
+    },
 };
+
+/// The longest change of the members: a name, an address and an URL of a few hundred bytes each, or the ids of some members. All members
+/// together are one entry of the log.
+const MAX_CHANGE_BYTES: usize = 16 << 10;
 
 /// What is asked on a control connection. Each request is answered before the next is sent.
 #[derive(Debug)]
@@ -49,6 +55,15 @@ impl ControlRequest {
         }
     }
 
+    /// In whose name it is sent: that of a candidate or of a leader.
+    pub(crate) fn sender(&self) -> u64 {
+        match self {
+            Self::Vote(request) | Self::PreVote(request) => sender(&request.vote),
+            Self::Heartbeat(request) => sender(&request.vote),
+            Self::TransferLeader(request) => sender(request.from_leader()),
+        }
+    }
+
     pub(crate) fn decode(bytes: Bytes) -> Decoded<Self> {
         let mut reader = Reader::new(bytes);
         match reader.u8()? {
@@ -64,6 +79,11 @@ impl ControlRequest {
             _ => Err(DecodeError("an unknown control request")),
         }
     }
+}
+
+/// Whose vote it is: whoever asks for votes, or leads, votes for itself.
+pub(crate) fn sender(vote: &Vote) -> u64 {
+    vote.leader_id.voted_for
 }
 
 fn put_vote_request(out: &mut Vec<u8>, request: &VoteRequest<TypeConfig>) {
@@ -99,14 +119,8 @@ pub(crate) fn put_append_request(out: &mut Vec<u8>, request: &AppendEntriesReque
     put_optional_log_id(out, request.leader_commit.as_ref());
     put_length(out, request.entries.len());
     for entry in &request.entries {
-        let start = out.len();
-        put_length(out, 0);
-        put_entry(out, entry);
-        #[expect(clippy::cast_possible_truncation, reason = "an entry is bounded by the limits of a transaction")]
-        let length = (out.len() - start - 4) as u32;
-        if let Some(bytes) = out.get_mut(start..start + 4) {
-            bytes.copy_from_slice(&length.to_le_bytes());
-        }
+        // The length is filled in behind: the entry goes straight into the buffer of the socket, and its command is copied this once.
+        put_with_length(out, |out| put_entry(out, entry));
     }
 }
 
@@ -114,10 +128,22 @@ pub(crate) fn append_request(bytes: Bytes) -> Decoded<AppendEntriesRequest<TypeC
     let mut reader = Reader::new(bytes);
     let vote = vote(&mut reader)?;
     let (prev_log_id, leader_commit) = (optional_log_id(&mut reader)?, optional_log_id(&mut reader)?);
+    // Bounded by the bytes that are there, whatever number stands here: see [`Reader::length`].
     let count = reader.length()?;
-    let entries = (0..count).map(|_| entry(reader.bytes()?)).collect::<Decoded<_>>()?;
+    let entries = (0..count).map(|_| loggable(reader.bytes()?)).collect::<Decoded<_>>()?;
     reader.end()?;
     Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
+}
+
+/// An entry, unless the log cannot take it: handed to raft, it would end this node.
+fn loggable(bytes: Bytes) -> Decoded<Entry> {
+    let length = bytes.len();
+    let entry = entry(bytes)?;
+    let length = if let EntryPayload::Normal(Proposal(command)) = &entry.payload { command.len() } else { length };
+    if length > MAX_ENTRY_BYTES {
+        return Err(DecodeError("an entry that is longer than the log takes"));
+    }
+    Ok(entry)
 }
 
 pub(crate) fn put_append_result(out: &mut Vec<u8>, result: &StreamAppendResult<TypeConfig>) {
@@ -215,6 +241,53 @@ pub(crate) fn snapshot_response(bytes: Bytes) -> Decoded<SnapshotResponse<TypeCo
     Ok(SnapshotResponse::new(vote))
 }
 
+/// How far a node is, as it tells who founds a cluster with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Standing {
+    pub(crate) phase: Phase,
+    /// What its data began with.
+    pub(crate) origin: u128,
+}
+
+impl Standing {
+    pub(crate) fn encode(self, out: &mut Vec<u8>) {
+        out.put_u8(self.phase as u8);
+        out.put_u128_le(self.origin);
+    }
+
+    pub(crate) fn decode(bytes: Bytes) -> Decoded<Self> {
+        let mut reader = Reader::new(bytes);
+        let standing = Self { phase: Phase::decode(reader.u8()?)?, origin: reader.u128()? };
+        reader.end()?;
+        Ok(standing)
+    }
+}
+
+/// The entry after which the hash of the state is asked for.
+pub(crate) fn put_state_hash_request(out: &mut Vec<u8>, index: u64) {
+    out.put_u64_le(index);
+}
+
+pub(crate) fn state_hash_request(bytes: Bytes) -> Decoded<u64> {
+    let mut reader = Reader::new(bytes);
+    let index = reader.u64()?;
+    reader.end()?;
+    Ok(index)
+}
+
+/// The hash, if it is known.
+pub(crate) fn put_state_hash(out: &mut Vec<u8>, hash: Option<u64>) {
+    out.put_u8(hash.is_some().into());
+    out.put_u64_le(hash.unwrap_or_default());
+}
+
+pub(crate) fn state_hash(bytes: Bytes) -> Decoded<Option<u64>> {
+    let mut reader = Reader::new(bytes);
+    let (is_known, hash) = (boolean(&mut reader)?, reader.u64()?);
+    reader.end()?;
+    Ok(is_known.then_some(hash))
+}
+
 /// What a replica asks of the leader for its users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
@@ -259,8 +332,8 @@ pub enum MembershipChange {
 /// What the leader answers to a [`Call`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// The command was applied, with this result.
-    Applied(Applied),
+    /// The command was applied, at this index of the log and with this result.
+    Applied { index: u64, applied: Applied },
     /// Everything up to this index was committed when the call arrived.
     ReadIndex(u64),
     /// How long the lease lives; `None`: there is no such lease.
@@ -323,7 +396,7 @@ fn put_change(out: &mut Vec<u8>, change: &MembershipChange) {
         MembershipChange::AddLearner { id, member } => {
             out.put_u8(1);
             out.put_u64_le(*id);
-            crate::codec::put_member(out, member);
+            put_member(out, member);
         }
         MembershipChange::Promote(ids) => {
             out.put_u8(2);
@@ -349,9 +422,14 @@ fn put_change(out: &mut Vec<u8>, change: &MembershipChange) {
     }
 }
 
-fn change(mut reader: Reader) -> Decoded<MembershipChange> {
+fn change(reader: Reader) -> Decoded<MembershipChange> {
+    let bytes = reader.rest();
+    if bytes.len() > MAX_CHANGE_BYTES {
+        return Err(DecodeError("a change of the members that is too long"));
+    }
+    let mut reader = Reader::new(bytes);
     let change = match reader.u8()? {
-        1 => MembershipChange::AddLearner { id: reader.u64()?, member: crate::codec::member(&mut reader)? },
+        1 => MembershipChange::AddLearner { id: reader.u64()?, member: member(&mut reader)? },
         2 => MembershipChange::Promote(ids(&mut reader)?),
         3 => MembershipChange::Remove(ids(&mut reader)?),
         4 => MembershipChange::TransferLeadership(reader.u64()?),
@@ -376,8 +454,9 @@ fn ids(reader: &mut Reader) -> Decoded<Vec<u64>> {
 pub(crate) fn put_reply(out: &mut Vec<u8>, number: u64, reply: &Reply) {
     out.put_u64_le(number);
     match reply {
-        Reply::Applied(applied) => {
+        Reply::Applied { index, applied } => {
             out.put_u8(1);
+            out.put_u64_le(*index);
             applied.encode(out);
         }
         Reply::ReadIndex(index) => {
@@ -403,7 +482,10 @@ pub(crate) fn reply(bytes: Bytes) -> Decoded<(u64, Reply)> {
     let mut reader = Reader::new(bytes);
     let number = reader.u64()?;
     let reply = match reader.u8()? {
-        1 => return Ok((number, Reply::Applied(Applied::decode(reader.rest())?))),
+        1 => {
+            let index = reader.u64()?;
+            return Ok((number, Reply::Applied { index, applied: Applied::decode(reader.rest())? }));
+        }
         2 => Reply::ReadIndex(reader.u64()?),
         3 => Reply::Changed,
         4 => Reply::NotLeader,

@@ -17,20 +17,23 @@ use openraft::{
 };
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, Semaphore, watch},
+    sync::{Semaphore, watch},
     task::JoinHandle,
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
+    admission::Admission,
     frame::{invalid, put_frame},
-    handshake::{Channel, Connection, Hello, connect},
+    handshake::{Connection, connect},
+    hello::{Channel, Hello},
     message::{
-        ControlRequest, SnapshotHeader, append_result, put_append_request, snapshot_response, transfer_response,
-        vote_response,
+        self, ControlRequest, SnapshotHeader, Standing, append_result, put_append_request, put_state_hash_request,
+        snapshot_response, transfer_response, vote_response,
     },
-    security::Security,
+    security::{Security, is_loopback},
     stream::WriteHalf,
+    token::HOW_TO_HAVE_A_TOKEN,
 };
 use crate::{
     codec::Decoded,
@@ -39,7 +42,7 @@ use crate::{
 };
 
 /// How long a message that only says what is committed is held back, in the hope that a message with entries, which
-/// says it too, makes it needless. A reader on a follower does not wait for it: see [`PeerContext::flush`].
+/// says it too, makes it needless. Callers on followers do not wait for it: see [`PeerContext::await_commit`].
 const HOLD_COMMIT: Duration = Duration::from_millis(5);
 
 /// How many appends may be unanswered on one connection. With one, raft puts all that has come up meanwhile into
@@ -49,7 +52,42 @@ const APPENDS_IN_FLIGHT: usize = 1;
 /// How long a node may take to answer a heartbeat or to take in a piece of a snapshot before it is connected to anew.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a node may take to answer an append, which it has to write and sync, before it is connected to anew. While an append is under way, raft
+/// gives up none of the log that it carries: a process that hangs, with its connections open, would make the log grow for ever.
+const APPENDED_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a node may take to check and load a snapshot that it has been sent whole, and the bytes of it for each of which a second is added.
+const INSTALLED_WITHIN: Duration = Duration::from_secs(30);
+const INSTALLED_A_SECOND: u64 = 4 << 20;
+
 type RpcResult<T> = Result<T, RPCError<TypeConfig>>;
+
+/// Which members a node can have, as it was started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reach {
+    /// None but itself: it listens for none.
+    Alone,
+    /// Those on this machine: their token keeps nobody out.
+    Loopback,
+    /// All.
+    Anywhere,
+}
+
+impl Reach {
+    /// Why no member can be at this address, if none can.
+    pub(crate) fn excludes(self, address: &str) -> Option<String> {
+        match self {
+            Self::Anywhere => None,
+            Self::Alone => {
+                Some("this node was started alone and listens for no other: start it with an address".to_owned())
+            }
+            Self::Loopback if is_loopback(address) => None,
+            Self::Loopback => Some(format!(
+                "{address} is not a loopback address, and nothing that the nodes of this cluster know keeps others out: {HOW_TO_HAVE_A_TOKEN}"
+            )),
+        }
+    }
+}
 
 /// What every connection of a node shares.
 #[derive(Debug)]
@@ -57,18 +95,59 @@ pub(crate) struct PeerContext {
     pub(crate) cluster: u128,
     pub(crate) node: u64,
     pub(crate) security: Security,
-    /// Rung when a follower's reader waits for what is committed.
-    pub(crate) flush: Notify,
+    /// Which members this node can have.
+    pub(crate) reach: Reach,
+    /// The highest index that a caller on a follower waits for.
+    awaited: watch::Sender<u64>,
     /// True while the node is cut off from all others, for tests.
     pub(crate) isolated: watch::Sender<bool>,
+    pub(crate) admission: Admission,
     /// Where the others are. Raft names an address only when it makes a peer, and peers outlive a change of it.
     addresses: Mutex<HashMap<u64, String>>,
+    /// When a leader has sent something last that this node has taken.
+    leader_heard: Mutex<Option<Instant>>,
 }
 
 impl PeerContext {
-    pub(crate) fn new(cluster: u128, node: u64, security: Security) -> Self {
-        let (flush, isolated) = (Notify::new(), watch::Sender::new(false));
-        Self { cluster, node, security, flush, isolated, addresses: Mutex::default() }
+    pub(crate) fn new(cluster: u128, node: u64, security: Security, reach: Reach, admission: Admission) -> Self {
+        let (awaited, isolated) = (watch::Sender::new(0), watch::Sender::new(false));
+        let (addresses, leader_heard) = Default::default();
+        Self { cluster, node, security, reach, awaited, isolated, admission, addresses, leader_heard }
+    }
+
+    /// A leader has sent something that this node has taken.
+    pub(super) fn hear_leader(&self) {
+        *self.leader_heard.lock() = Some(Instant::now());
+    }
+
+    /// Whether this node has heard from a leader in the last time, as long as that.
+    pub(crate) fn hears_leader(&self, lately: Duration) -> bool {
+        self.leader_heard.lock().is_some_and(|heard| heard.elapsed() < lately)
+    }
+
+    /// A caller on a follower waits until that has applied the entry at `index`: followers hear at once that it is committed.
+    pub(crate) fn await_commit(&self, index: u64) {
+        self.awaited.send_if_modified(|awaited| {
+            let is_higher = index > *awaited;
+            *awaited = index.max(*awaited);
+            is_higher
+        });
+    }
+
+    /// How this node greets another one.
+    fn hello(&self, to: u64, channel: Channel) -> Hello {
+        let (has_run, claim) = (self.admission.knows_to_have_run(to), self.admission.membership_claim());
+        Hello { cluster: self.cluster, from: self.node, to, channel, origin: self.admission.origin(), has_run, claim }
+    }
+
+    /// Opens a connection to another node. Whatever is asked of a member, this node learns so that it was removed.
+    pub(crate) async fn open(&self, target: u64, address: &str, channel: Channel) -> io::Result<Connection> {
+        let opened = self.connected(connect(address, self.hello(target, channel), &self.security)).await;
+        let opened = opened.and_then(|(belonging, connection)| {
+            let heard = self.admission.hear(target, belonging);
+            heard.inspect_err(|error| self.security.note(None, error)).map(|()| connection)
+        });
+        opened.inspect_err(|error| tracing::debug!(target, address, ?channel, %error, "cannot connect"))
     }
 
     /// Makes all peers of this node reach another one here from their next connection on.
@@ -76,8 +155,9 @@ impl PeerContext {
         self.addresses.lock().insert(node, address);
     }
 
+    #[expect(clippy::expect_used, reason = "a peer is made with its address")]
     fn address(&self, node: u64) -> String {
-        self.addresses.lock().get(&node).cloned().unwrap_or_default()
+        self.addresses.lock().get(&node).cloned().expect("a peer has an address")
     }
 
     /// Does some work on a connection, which fails when the node is cut off.
@@ -185,6 +265,7 @@ impl Peer {
             let answer = decode(answer).map_err(|error| network(&error))?;
             Ok((connection, answer))
         };
+        // The connection is put back only after a whole exchange. With one that was cut short, the next request would get this one's answer.
         let (connection, answer) = timeout(deadline, asked)
             .await
             .unwrap_or_else(|_| Err(network(&io::Error::from(io::ErrorKind::TimedOut))))?;
@@ -201,6 +282,7 @@ impl Peer {
         let sent = async {
             let mut out = Vec::new();
             put_frame(&mut out, |out| SnapshotHeader { vote, meta: snapshot.meta.clone() }.encode(out));
+            let length = snapshot.snapshot.length();
             for chunk in snapshot.snapshot.open_chunks()? {
                 let chunk = chunk?;
                 put_frame(&mut out, |out| out.extend_from_slice(&chunk));
@@ -208,21 +290,50 @@ impl Peer {
                 out.clear();
             }
             put_frame(&mut out, |_| {});
-            writer.send(&out).await?;
-            let answer = reader.expect().await?;
-            snapshot_response(answer).map_err(invalid)
+            let answer = async {
+                writer.send(&out).await?;
+                reader.expect().await
+            };
+            let within = INSTALLED_WITHIN + Duration::from_secs(length / INSTALLED_A_SECOND);
+            snapshot_response(timeout(within, answer).await??).map_err(invalid)
         };
         self.context.connected(sent).await.map_err(|error| network(&error))
     }
 }
 
-/// Opens a connection to another node.
+/// Asks another node how far it is.
+pub(crate) async fn standing(context: &PeerContext, target: u64, address: &str) -> io::Result<Standing> {
+    let asked = async {
+        let mut connection = context.open(target, address, Channel::Founding).await?;
+        let answer = context.connected(connection.reader.expect()).await?;
+        Standing::decode(answer).map_err(invalid)
+    };
+    timeout(ANSWER_TIMEOUT, asked).await?
+}
+
+/// Asks another node for the hash of its state after an entry. `None`: it does not know it, or not any more.
+pub(crate) async fn state_hash(
+    context: &PeerContext,
+    target: u64,
+    address: &str,
+    index: u64,
+) -> io::Result<Option<u64>> {
+    let asked = async {
+        let mut connection = context.open(target, address, Channel::StateHash).await?;
+        let mut out = Vec::new();
+        put_frame(&mut out, |out| put_state_hash_request(out, index));
+        let asked = async {
+            connection.writer.send(&out).await?;
+            connection.reader.expect().await
+        };
+        message::state_hash(context.connected(asked).await?).map_err(invalid)
+    };
+    timeout(ANSWER_TIMEOUT, asked).await?
+}
+
+/// Opens a connection to another node, where raft has it.
 async fn open(context: Arc<PeerContext>, target: u64, channel: Channel) -> io::Result<Connection> {
-    let hello = Hello { cluster: context.cluster, from: context.node, to: target, channel };
-    let address = context.address(target);
-    context.connected(connect(&address, hello, &context.security)).await.inspect_err(|error| {
-        tracing::debug!(target, address, ?channel, %error, "cannot connect");
-    })
+    context.open(target, &context.address(target), channel).await
 }
 
 fn unreachable(error: &io::Error) -> RPCError<TypeConfig> {
@@ -318,19 +429,28 @@ where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 {
     let credit = Arc::new(Semaphore::new(APPENDS_IN_FLIGHT));
-    let sender = AbortOnDrop(tokio::spawn(send_appends(writer, input, credit.clone(), context.clone())));
-    let state = Some((reader, credit, context, sender));
+    let sent = Arc::new(watch::Sender::new(None));
+    let sending = send_appends(writer, input, credit.clone(), sent.clone(), context.clone());
+    let state = Some((reader, credit, sent, context, AbortOnDrop(tokio::spawn(sending))));
     stream::unfold(state, |state| async move {
-        let (mut reader, credit, context, sender) = state?;
-        match context.connected(reader.next()).await {
+        let (mut reader, credit, sent, context, sender) = state?;
+        let answer = async {
+            tokio::select! {
+                biased;
+                answer = reader.next() => answer,
+                () = overdue(sent.subscribe()) => Err(io::ErrorKind::TimedOut.into()),
+            }
+        };
+        match context.connected(answer).await {
             Ok(None) => None,
             Err(error) => Some((Err(network(&error)), None)),
             Ok(Some(answer)) => match append_result(answer) {
                 Err(error) => Some((Err(network(&error)), None)),
                 Ok(answer @ Err(_)) => Some((Ok(answer), None)),
                 Ok(answer) => {
+                    sent.send_replace(None);
                     credit.add_permits(1);
-                    Some((Ok(answer), Some((reader, credit, context, sender))))
+                    Some((Ok(answer), Some((reader, credit, sent, context, sender))))
                 }
             },
         }
@@ -339,12 +459,29 @@ where
     .fuse()
 }
 
+/// Returns when an append that was sent then has not been answered in time.
+async fn overdue(mut sent: watch::Receiver<Option<Instant>>) {
+    loop {
+        let at = *sent.borrow_and_update();
+        let changed = sent.changed();
+        // The sender is held by whoever waits here.
+        let _ = match at {
+            None => changed.await,
+            Some(at) => match timeout_at(at + APPENDED_WITHIN, changed).await {
+                Ok(changed) => changed,
+                Err(_) => return,
+            },
+        };
+    }
+}
+
 /// Writes appends as long as they are answered. Raft's stream is not polled while all credit is used up, so that raft
 /// puts everything that comes up meanwhile into the next request.
 async fn send_appends<S>(
     mut writer: WriteHalf,
     input: S,
     credit: Arc<Semaphore>,
+    sent: Arc<watch::Sender<Option<Instant>>>,
     context: Arc<PeerContext>,
 ) -> io::Result<()>
 where
@@ -352,24 +489,36 @@ where
 {
     let mut input = input.fuse();
     let mut out = Vec::new();
+    // The index up to which this follower was told that entries are committed.
+    let mut told = 0;
+    let mut awaited = context.awaited.subscribe();
     loop {
-        let Ok(permit) = credit.acquire().await else { return Ok(()) };
-        permit.forget();
+        // Given back by whoever reads the answer.
+        credit.acquire().await.map_err(io::Error::other)?.forget();
         let Some(mut request) = input.next().await else { break };
         if request.entries.is_empty() {
             // Only news of what is committed. The next request with entries says it too, so wait for that a little.
             // Dropping an earlier request unanswered is fine: raft matches answers by what they acknowledge.
             tokio::select! {
+                biased;
                 next = input.next() => match next {
                     Some(next) => request = next,
                     None => break,
                 },
                 () = tokio::time::sleep(HOLD_COMMIT) => {}
-                () = context.flush.notified() => {}
+                _ = awaited.wait_for(|awaited| *awaited > told) => {}
             }
         }
+        // What follows was purged while the connection was broken. At the end of this stream raft sees what it has decided meanwhile, to send a
+        // snapshot; before, it would say the same again and again.
+        if request.entries.is_empty() && context.admission.has_given_up_after(request.prev_log_id) {
+            break;
+        }
+        told = request.leader_commit.map_or(told, |id| id.index);
         out.clear();
         put_frame(&mut out, |out| put_append_request(out, &request));
+        // Before it is written: one that hangs takes nothing in either.
+        sent.send_replace(Some(Instant::now()));
         writer.send(&out).await?;
     }
     writer.shutdown().await

@@ -1,10 +1,14 @@
 //! Who may connect: what a node demands of the others and proves to them.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use storage_core::Result;
 
-use super::{stream::Stream, token::ClusterToken};
+use super::{refused::Refused, strangers::MembersAddresses, stream::Stream, token::ClusterToken};
 use crate::{Refusal, Refusals, host::TcpStream, tls::TlsFiles};
 
 /// What a node demands of the others and proves to them.
@@ -12,35 +16,10 @@ use crate::{Refusal, Refusals, host::TcpStream, tls::TlsFiles};
 pub(crate) struct Security {
     pub(crate) token: ClusterToken,
     pub(crate) refusals: Arc<Refusals>,
+    /// Where members have proved themselves.
+    pub(crate) members: MembersAddresses,
     #[cfg(feature = "tls")]
     tls: Option<super::tls::PeerTls>,
-}
-
-/// Why a connection is refused, in words for both sides.
-#[derive(Debug)]
-pub(crate) struct Refused {
-    pub(crate) refusal: Refusal,
-    pub(crate) words: String,
-}
-
-impl Refused {
-    pub(crate) fn new(refusal: Refusal, words: impl Into<String>) -> Self {
-        Self { refusal, words: words.into() }
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words)
-    }
-}
-
-impl std::error::Error for Refused {}
-
-impl From<Refused> for io::Error {
-    fn from(refused: Refused) -> Self {
-        Self::new(io::ErrorKind::PermissionDenied, refused)
-    }
 }
 
 /// Who the other side is, as far as TLS says it.
@@ -69,14 +48,15 @@ impl Identity {
 impl Security {
     #[cfg(feature = "tls")]
     pub(crate) fn new(token: ClusterToken, files: Option<&TlsFiles>) -> Result<Self> {
-        let tls = files.cloned().map(super::tls::PeerTls::new).transpose()?;
-        Ok(Self { token, refusals: Arc::new(Refusals::new("peer")), tls })
+        let refusals = Arc::new(Refusals::new("peer"));
+        let tls = files.cloned().map(|files| super::tls::PeerTls::new(files, Arc::clone(&refusals))).transpose()?;
+        Ok(Self { token, refusals, members: MembersAddresses::default(), tls })
     }
 
     #[cfg(not(feature = "tls"))]
     pub(crate) fn new(token: ClusterToken, files: Option<&TlsFiles>) -> Result<Self> {
         match files {
-            None => Ok(Self { token, refusals: Arc::new(Refusals::new("peer")) }),
+            None => Ok(Self { token, refusals: Arc::new(Refusals::new("peer")), members: MembersAddresses::default() }),
             Some(_) => Err(storage_core::Error::Unsupported {
                 feature: "TLS between nodes in this build: build it with the cargo feature `tls`".to_owned(),
             }),
@@ -96,6 +76,14 @@ impl Security {
         false
     }
 
+    /// Looks at the certificates again and again, for ever if there are any: connections end that would not be opened any more.
+    pub(crate) async fn follow_files(&self) {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            tls.follow_files().await;
+        }
+    }
+
     /// Secures a connection that this node has made to `address`, `host:port`: the certificate there has to name the host.
     pub(crate) async fn call(&self, stream: TcpStream, address: &str) -> io::Result<Stream> {
         #[cfg(feature = "tls")]
@@ -110,9 +98,19 @@ impl Security {
     pub(crate) async fn answer(&self, stream: TcpStream) -> io::Result<(Stream, Identity)> {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            return tls.answer(stream).await;
+            let (stream, certificate) = tls.answer(stream).await?;
+            return Ok((stream, Identity::Certificate(certificate)));
         }
         Ok((Stream::Plain(stream), Identity::Unknown))
+    }
+
+    /// Remembers where a member has proved itself, or counts and logs why nobody has.
+    pub(crate) fn note_opened<T>(&self, remote: Option<SocketAddr>, opened: &io::Result<T>) {
+        match (opened, remote) {
+            (Ok(_), Some(remote)) => self.members.note(remote.ip()),
+            (Ok(_), None) => {}
+            (Err(error), remote) => self.note(remote, error),
+        }
     }
 
     /// Counts and logs a failure to open a connection, if it is a refusal.
@@ -133,6 +131,12 @@ fn refusal(error: &io::Error) -> Option<Refusal> {
     }
     // Bytes that are no frames, or no greeting.
     (error.kind() == io::ErrorKind::InvalidData).then_some(Refusal::Protocol)
+}
+
+/// Whether nobody reaches `host:port` from another machine.
+pub(crate) fn is_loopback(address: &str) -> bool {
+    let host = host(address);
+    host.parse::<IpAddr>().map_or(host == "localhost", |address| address.to_canonical().is_loopback())
 }
 
 /// The host of `host:port`; an IPv6 address without its brackets.

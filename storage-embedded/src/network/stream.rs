@@ -15,7 +15,7 @@ use crate::host::{OwnedReadHalf, OwnedWriteHalf, TcpStream};
 pub(crate) enum Stream {
     Plain(TcpStream),
     #[cfg(feature = "tls")]
-    Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
+    Tls(Box<tokio_rustls::TlsStream<TcpStream>>, crate::tls::Withdrawal),
 }
 
 /// What comes.
@@ -23,7 +23,7 @@ pub(crate) enum Stream {
 pub(crate) enum ReadHalf {
     Plain(OwnedReadHalf),
     #[cfg(feature = "tls")]
-    Tls(tokio::io::ReadHalf<tokio_rustls::TlsStream<TcpStream>>),
+    Tls(tokio::io::ReadHalf<tokio_rustls::TlsStream<TcpStream>>, crate::tls::Withdrawal),
 }
 
 /// What goes.
@@ -42,9 +42,9 @@ impl Stream {
                 (ReadHalf::Plain(reader), WriteHalf::Plain(writer))
             }
             #[cfg(feature = "tls")]
-            Self::Tls(stream) => {
+            Self::Tls(stream, withdrawal) => {
                 let (reader, writer) = tokio::io::split(*stream);
-                (ReadHalf::Tls(reader), WriteHalf::Tls(writer))
+                (ReadHalf::Tls(reader, withdrawal), WriteHalf::Tls(writer))
             }
         }
     }
@@ -55,12 +55,18 @@ impl AsyncRead for ReadHalf {
         match self.get_mut() {
             Self::Plain(half) => Pin::new(half).poll_read(context, buffer),
             #[cfg(feature = "tls")]
-            Self::Tls(half) => match Pin::new(half).poll_read(context, buffer) {
-                // The other side has dropped the connection and not said so in TLS. As without TLS, that is an end: frames say
-                // themselves whether they are whole, and no meaning hangs on where a connection ends.
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
-                read => read,
-            },
+            Self::Tls(half, withdrawal) => {
+                // Whoever has a connection reads from it as long as it is of use, so this ends it.
+                if let Poll::Ready(error) = withdrawal.poll(context) {
+                    return Poll::Ready(Err(error));
+                }
+                match Pin::new(half).poll_read(context, buffer) {
+                    // The other side has dropped the connection and not said so in TLS. As without TLS, that is an end: frames say
+                    // themselves whether they are whole, and no meaning hangs on where a connection ends.
+                    Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+                    read => read,
+                }
+            }
         }
     }
 }

@@ -8,73 +8,93 @@ use std::{io, sync::Arc};
 use tokio_rustls::{
     TlsAcceptor, TlsConnector,
     rustls::{
-        self, ClientConfig, ServerConfig,
-        client::{WebPkiServerVerifier, danger::ServerCertVerifier, verify_server_cert_signed_by_trust_anchor},
+        self,
+        client::{danger::ServerCertVerifier, verify_server_cert_signed_by_trust_anchor},
         pki_types::{CertificateDer, ServerName, UnixTime},
         server::ParsedCertificate,
     },
 };
 
-use super::{
-    security::{Identity, Refused},
-    stream::Stream,
-};
+use super::{refused::Refused, stream::Stream};
 use crate::{
-    Refusal,
+    Refusal, Refusals,
     host::TcpStream,
-    tls::{Loaded, Reloading, TlsFiles, refusal_of, words},
+    tls::{Loaded, PeerConfigs, Reloading, TlsFiles, Withdrawal, refusal_of, words},
 };
 
 /// The certificates of a node.
 #[derive(Debug)]
-pub(crate) struct PeerTls(Reloading<Configs>);
-
-#[derive(Debug)]
-struct Configs {
-    server: Arc<ServerConfig>,
-    client: Arc<ClientConfig>,
-    verifier: Arc<WebPkiServerVerifier>,
-    authorities: Arc<rustls::RootCertStore>,
+pub(crate) struct PeerTls {
+    files: Reloading<PeerConfigs>,
+    refusals: Arc<Refusals>,
 }
 
 impl PeerTls {
-    pub(crate) fn new(files: TlsFiles) -> storage_core::Result<Self> {
-        Reloading::new(files, configs).map(Self)
+    pub(crate) fn new(files: TlsFiles, refusals: Arc<Refusals>) -> storage_core::Result<Self> {
+        Ok(Self { files: Reloading::new(files, Loaded::peer)?, refusals })
     }
 
     pub(crate) async fn call(&self, stream: TcpStream, host: &str) -> io::Result<Stream> {
         let name = ServerName::try_from(host.to_owned()).map_err(|error| {
             io::Error::new(io::ErrorKind::InvalidInput, format!("no certificate can name the host {host}: {error}"))
         })?;
-        let stream = TlsConnector::from(self.0.current().client.clone()).connect(name, stream).await?;
-        Ok(Stream::Tls(Box::new(stream.into())))
+        let configs = self.files.current();
+        let stream = TlsConnector::from(configs.client.clone()).connect(name.clone(), stream).await?;
+        let (socket, tls) = stream.get_ref();
+        let shown = shown(tls.peer_certificates());
+        let withdrawal = self.withdrawal(socket, move |configs| {
+            let (own, between) = shown.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+            configs.verifier.verify_server_cert(own, between, &name, &[], UnixTime::now()).map(|_| ())
+        });
+        Ok(Stream::Tls(Box::new(stream.into()), withdrawal))
     }
 
-    pub(crate) async fn answer(&self, stream: TcpStream) -> io::Result<(Stream, Identity)> {
-        let configs = self.0.current();
-        let stream = TlsAcceptor::from(configs.server.clone()).accept(stream).await?;
-        let shown = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
-        let identity = Identity::Certificate(PeerCertificate { shown, configs });
-        Ok((Stream::Tls(Box::new(stream.into())), identity))
+    pub(crate) async fn answer(&self, stream: TcpStream) -> io::Result<(Stream, PeerCertificate)> {
+        let configs = self.files.current();
+        let stream = TlsAcceptor::from(configs.server.config.clone()).accept(stream).await?;
+        let (socket, tls) = stream.get_ref();
+        let presented = shown(tls.peer_certificates());
+        let again = presented.clone();
+        let withdrawal = self.withdrawal(socket, move |configs| configs.server.verify(&again));
+        Ok((Stream::Tls(Box::new(stream.into()), withdrawal), PeerCertificate { presented, configs }))
+    }
+
+    /// Looks at the files once a second for ever.
+    pub(crate) async fn follow_files(&self) {
+        self.files.follow().await;
+    }
+
+    /// What ends an open connection when the other side would not be let in any more. It is counted as a refusal.
+    fn withdrawal(
+        &self,
+        socket: &TcpStream,
+        verify: impl Fn(&PeerConfigs) -> Result<(), rustls::Error> + Send + Sync + 'static,
+    ) -> Withdrawal {
+        let (refusals, remote) = (Arc::clone(&self.refusals), socket.peer_addr().ok());
+        Withdrawal::new(&self.files, move |configs| {
+            verify(configs).inspect_err(|error| {
+                let refusal = refusal_of(error).unwrap_or(Refusal::UntrustedCertificate);
+                refusals.record(refusal, remote, &words(error));
+            })
+        })
     }
 }
 
-fn configs(loaded: &Loaded) -> storage_core::Result<Configs> {
-    let (server, client, verifier, authorities) = loaded.peer()?;
-    Ok(Configs { server: Arc::new(server), client: Arc::new(client), verifier, authorities })
+fn shown(certificates: Option<&[CertificateDer<'static>]>) -> Vec<CertificateDer<'static>> {
+    certificates.unwrap_or_default().to_vec()
 }
 
 /// The certificate of whoever has connected. TLS has verified it, as one of a client.
 #[derive(Debug)]
 pub(crate) struct PeerCertificate {
-    shown: Vec<CertificateDer<'static>>,
-    configs: Arc<Configs>,
+    presented: Vec<CertificateDer<'static>>,
+    configs: Arc<PeerConfigs>,
 }
 
 impl PeerCertificate {
     /// Whether it is the certificate of a node, at this host if the host is known.
     pub(crate) fn may_be(&self, host: Option<&str>) -> Result<(), Refused> {
-        let Some((own, between)) = self.shown.split_first() else {
+        let Some((own, between)) = self.presented.split_first() else {
             return Err(Refused::new(Refusal::NoCertificate, "there is no certificate"));
         };
         let verified = match host {
@@ -83,7 +103,8 @@ impl PeerCertificate {
         };
         verified.map_err(|error| {
             let refusal = refusal_of(&error).unwrap_or(Refusal::UntrustedCertificate);
-            Refused::new(refusal, format!("your certificate is not that of this member: {}", words(&error)))
+            let words = format!("its certificate is not that of this member: {}", words(&error));
+            Refused::new(refusal, words).telling("your certificate is not that of the member that you say you are")
         })
     }
 

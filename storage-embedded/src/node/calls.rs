@@ -1,6 +1,6 @@
 //! How a call of this replica's users gets to the leader, wherever that is, and through a change of leaders.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use openraft::{alias::WatchReceiverOf, async_runtime::watch::WatchReceiver, metrics::RaftServerMetrics};
@@ -8,18 +8,20 @@ use parking_lot::Mutex;
 use storage_core::{Backoff, Deadline, Error, OperationId, Result, Txn};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Node, leader::Claim};
+use super::{
+    Node,
+    request_numbers::{Numbered, RequestNumbers, Session},
+    write_queue::Handover,
+};
 use crate::{
-    command::{Command, Request},
+    command::{Applied, Command, Rejection, Request},
     host,
     mvcc::LeaseLife,
     network::{
-        calls::Caller,
-        handshake::{Channel, Hello},
+        calls::{Awaits, Caller},
         message::{Call, MembershipChange, Reply},
     },
     raft::TypeConfig,
-    state_machine::Applied,
 };
 
 /// The first and the longest wait before a call is tried again when there is no leader or it cannot be reached.
@@ -37,26 +39,76 @@ type ServerMetrics = WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>;
 #[derive(Debug, Default)]
 pub(crate) struct Callers(Mutex<BTreeMap<String, Caller>>);
 
-/// What is known of a call that has not ended yet.
+/// How far a call has come, over all its attempts: what decides which error its caller gets.
 #[derive(Debug, Default)]
-struct Trace {
+struct Progress {
     /// An attempt may have reached a leader's log, and what became of it there is not known.
     maybe_applied: bool,
     /// The attempt that waits to be taken up by this node's own log.
-    waiting: Option<Claim>,
+    waiting: Option<Handover>,
     /// When to give up although there is time left, if no attempt has reached a leader: the caller has other nodes to ask.
     patience: Option<Instant>,
 }
 
-impl Trace {
+impl Progress {
     fn patient(patience: Option<Duration>) -> Self {
         Self { patience: patience.map(|patience| Deadline::after(patience).at()), ..Self::default() }
     }
 
     /// The caller waits no longer: whether the call may have been, or may yet be, applied.
     fn give_up(&self) -> bool {
-        let taken_up = self.waiting.as_ref().is_some_and(|claim| !claim.give_up());
+        let taken_up = self.waiting.as_ref().is_some_and(|handover| !handover.give_up());
         self.maybe_applied || taken_up
+    }
+}
+
+/// What a call sends at each of its attempts.
+enum Calling<'a> {
+    /// The same each time.
+    Same(Call),
+    /// A write that has a number of its session as long as one of its attempts may be applied, and no longer: a caller that is
+    /// between two attempts, and does not look, holds back nobody.
+    Once {
+        session: Arc<Session>,
+        encode: &'a (dyn Fn(Request) -> Bytes + Send + Sync),
+        deadline: Instant,
+        sent: Option<(Arc<Numbered>, Bytes)>,
+    },
+}
+
+impl Calling<'_> {
+    /// What to send now; `None`: it is too late.
+    fn attempt(&mut self) -> Option<(Call, Option<Arc<Numbered>>)> {
+        match self {
+            Self::Same(call) => Some((call.clone(), None)),
+            // Its number ends with the deadline.
+            Self::Once { deadline, .. } if Instant::now() >= *deadline => None,
+            Self::Once { session, encode, deadline, sent } => {
+                let (numbered, command) = sent.get_or_insert_with(|| {
+                    let numbered = session.begin(*deadline);
+                    let command = encode(numbered.request);
+                    (Arc::new(numbered), command)
+                });
+                Some((Call::Write(command.clone()), Some(Arc::clone(numbered))))
+            }
+        }
+    }
+
+    /// Nothing that was sent is in a log, or will be.
+    fn was_not_taken(&mut self) {
+        if let Self::Once { sent, .. } = self {
+            *sent = None;
+        }
+    }
+
+    /// Whether nothing is wrong with making the call again when nobody knows what became of it. A write has a number of its session, or
+    /// is the same however often it is applied, and a read changes nothing. A change of members that may have been made is not made again.
+    fn may_be_repeated(&self) -> bool {
+        !matches!(self, Self::Same(Call::Change(_)))
+    }
+
+    fn is_write(&self) -> bool {
+        matches!(self, Self::Once { .. } | Self::Same(Call::Write(_)))
     }
 }
 
@@ -75,47 +127,58 @@ impl Node {
 
     /// Applies a command that is the same however often it is applied.
     pub(crate) async fn apply(&self, command: &Command, timeout: Duration) -> Result<Applied> {
-        self.write(command.encode(), &mut Trace::default(), Deadline::after(timeout).at(), timeout).await
+        let calling = Calling::Same(Call::Write(command.encode()));
+        self.write(calling, &mut Progress::default(), Deadline::after(timeout).at(), timeout).await
     }
 
     async fn write_once(
         &self,
-        encode: impl Fn(Request) -> Bytes,
+        encode: impl Fn(Request) -> Bytes + Send + Sync,
         timeout: Duration,
         patience: Option<Duration>,
     ) -> Result<Applied> {
         let deadline = Deadline::after(timeout).at();
         loop {
-            let Some(numbered) = self.0.sessions.begin() else {
+            let Some(session) = self.0.request_numbers.session() else {
                 self.open_session(deadline, timeout, patience).await?;
                 continue;
             };
-            let session = numbered.request.session;
-            let mut trace = Trace::patient(patience);
-            let applied = self.write(encode(numbered.request), &mut trace, deadline, timeout).await?;
-            if applied != Applied::UnknownSession {
-                return Ok(applied);
-            }
-            self.0.sessions.forget(session);
-            if trace.maybe_applied {
-                return Err(Error::unknown_outcome("the cluster has forgotten the session of this replica"));
+            let id = session.id;
+            let mut progress = Progress::patient(patience);
+            let calling = Calling::Once { session, encode: &encode, deadline, sent: None };
+            let unknown = match self.write(calling, &mut progress, deadline, timeout).await? {
+                Applied::UnknownSession => {
+                    self.0.request_numbers.forget(id);
+                    "the cluster has forgotten the session of this replica"
+                }
+                // An earlier attempt may be at a leader that was lost, and be applied when there is room again.
+                Applied::Rejected(Rejection::TooManyRequests) if progress.maybe_applied => {
+                    "the session of this replica has too many requests"
+                }
+                // It was on its way when its deadline passed.
+                Applied::Rejected(Rejection::Acknowledged) => return Err(Error::deadline_after_send(timeout)),
+                applied => return Ok(applied),
+            };
+            // Under a new number the write could be applied a second time.
+            if progress.maybe_applied {
+                return Err(Error::unknown_outcome(unknown));
             }
         }
     }
 
     /// Waits until this replica has applied everything that was acknowledged before the call.
     pub(crate) async fn read_barrier(&self, timeout: Duration) -> Result<()> {
-        self.barrier(timeout, Trace::default()).await
+        self.barrier(timeout, Progress::default()).await
     }
 
     /// As [`Node::read_barrier`]. Gives up after [`PATIENCE`] without a leader.
     pub(crate) async fn patient_barrier(&self, timeout: Duration) -> Result<()> {
-        self.barrier(timeout, Trace::patient(Some(PATIENCE))).await
+        self.barrier(timeout, Progress::patient(Some(PATIENCE))).await
     }
 
-    async fn barrier(&self, timeout: Duration, mut trace: Trace) -> Result<()> {
+    async fn barrier(&self, timeout: Duration, mut progress: Progress) -> Result<()> {
         let barrier = async {
-            match self.call(&Call::ReadIndex, &mut trace).await? {
+            match self.call(&mut Calling::Same(Call::ReadIndex), &mut progress).await? {
                 Reply::ReadIndex(index) => self.0.state.wait_applied(index).await.map_err(|_| self.stopped_error()),
                 reply => Err(unexpected(&reply)),
             }
@@ -125,8 +188,8 @@ impl Node {
 
     /// How long a lease lives, as its keeper, the leader, knows it; kept alive from now on if `renew`. `None`: there is none.
     pub(crate) async fn lease(&self, id: u64, renew: bool, timeout: Duration) -> Result<Option<LeaseLife>> {
-        let mut trace = Trace::default();
-        match tokio::time::timeout(timeout, self.call(&Call::Lease { id, renew }, &mut trace)).await {
+        let (mut calling, mut progress) = (Calling::Same(Call::Lease { id, renew }), Progress::default());
+        match tokio::time::timeout(timeout, self.call(&mut calling, &mut progress)).await {
             Ok(Ok(Reply::Lease(life))) => Ok(life),
             Ok(Ok(reply)) => Err(unexpected(&reply)),
             Ok(Err(error)) => Err(error),
@@ -135,34 +198,45 @@ impl Node {
     }
 
     pub(crate) async fn change(&self, change: MembershipChange, timeout: Duration) -> Result<()> {
-        let mut trace = Trace::default();
-        let call = Call::Change(change);
-        match tokio::time::timeout(timeout, self.call(&call, &mut trace)).await {
+        let (mut calling, mut progress) = (Calling::Same(Call::Change(change)), Progress::default());
+        match tokio::time::timeout(timeout, self.call(&mut calling, &mut progress)).await {
             Ok(Ok(Reply::Changed)) => Ok(()),
             Ok(Ok(Reply::Undecided)) => Err(Error::unknown_outcome("the leader changed during the change of members")),
             Ok(Ok(Reply::Refused(reason))) => Err(Error::invalid_argument(reason)),
             Ok(Ok(reply)) => Err(unexpected(&reply)),
-            Ok(Err(error)) if trace.maybe_applied => Err(Error::unknown_outcome(error)),
+            Ok(Err(error)) if progress.maybe_applied => Err(Error::unknown_outcome(error)),
             Ok(Err(error)) => Err(error),
-            Err(_) if trace.give_up() => Err(Error::deadline_after_send(timeout)),
+            Err(_) if progress.give_up() => Err(Error::deadline_after_send(timeout)),
             Err(_) => Err(self.late(timeout)),
         }
     }
 
+    /// Opens a session, unless another caller does. In a task: the caller that began it may not look any more.
     async fn open_session(&self, deadline: Instant, timeout: Duration, patience: Option<Duration>) -> Result<()> {
-        let opening = timeout_at(deadline, self.0.sessions.opening.lock()).await;
-        let _one_at_a_time = opening.map_err(|_| self.late(timeout))?;
-        if self.0.sessions.begin().is_some() {
-            return Ok(());
-        }
-        // From the system, since two processes with the same nonce would share the session, and the answers in it.
-        let nonce = host::random_u64();
-        let command = Command::OpenSession { nonce }.encode();
-        match self.write(command, &mut Trace::patient(patience), deadline, timeout).await {
-            Ok(Applied::Session(id)) => {
-                self.0.sessions.opened(id);
-                Ok(())
+        let opened = async {
+            let Some(opening) = RequestNumbers::begin_to_open(&self.0.request_numbers) else {
+                self.0.request_numbers.opened_or_failed().await;
+                return Ok(());
+            };
+            if self.0.request_numbers.session().is_some() {
+                return Ok(());
             }
+            let node = self.clone();
+            let opened = tokio::spawn(async move {
+                opening.opened(node.ask_for_session(deadline, timeout, patience).await?);
+                Ok(())
+            });
+            opened.await.unwrap_or_else(|_| Err(self.stopped_error()))
+        };
+        timeout_at(deadline, opened).await.unwrap_or_else(|_| Err(self.late(timeout)))
+    }
+
+    async fn ask_for_session(&self, deadline: Instant, timeout: Duration, patience: Option<Duration>) -> Result<u64> {
+        // From the system, since two processes with the same nonce would share the session, and the answers in it.
+        let nonce = host::random_u64().map_err(Error::unavailable)?;
+        let calling = Calling::Same(Call::Write(Command::OpenSession { nonce }.encode()));
+        match self.write(calling, &mut Progress::patient(patience), deadline, timeout).await {
+            Ok(Applied::Session(id)) => Ok(id),
             Ok(applied) => Err(Error::corrupt(format!("opening a session was answered with {applied}"))),
             // The caller's write has not been sent. A session whose opening was not heard of is never used.
             Err(Error::UnknownOutcome { source }) => Err(Error::Unavailable { source }),
@@ -170,39 +244,57 @@ impl Node {
         }
     }
 
-    /// Sends a command until it is applied or the deadline passes.
-    async fn write(&self, command: Bytes, trace: &mut Trace, deadline: Instant, timeout: Duration) -> Result<Applied> {
-        let call = Call::Write(command);
-        match timeout_at(deadline, self.call(&call, trace)).await {
-            Ok(Ok(Reply::Applied(applied))) => Ok(applied),
+    /// Sends a command until it is applied, here too, or the deadline passes.
+    async fn write(
+        &self,
+        mut calling: Calling<'_>,
+        progress: &mut Progress,
+        deadline: Instant,
+        timeout: Duration,
+    ) -> Result<Applied> {
+        match timeout_at(deadline, self.call(&mut calling, progress)).await {
+            Ok(Ok(Reply::Applied { index, applied })) => {
+                // The leader may be ahead of this replica, whose caller shall never read here what was before its own write. If that takes
+                // until the deadline, or the node stops, the write is committed all the same, and that is the answer.
+                let _ = timeout_at(deadline, self.0.state.wait_applied(index)).await;
+                Ok(applied)
+            }
             Ok(Ok(reply)) => Err(unexpected(&reply)),
-            Ok(Err(error)) if trace.maybe_applied => Err(Error::unknown_outcome(error)),
+            Ok(Err(error)) if progress.maybe_applied => Err(Error::unknown_outcome(error)),
             Ok(Err(error)) => Err(error),
-            Err(_) if trace.give_up() => Err(Error::deadline_after_send(timeout)),
+            Err(_) if progress.give_up() => Err(Error::deadline_after_send(timeout)),
             Err(_) => Err(self.late(timeout)),
         }
     }
 
     /// Makes a call to whoever leads, again and again, until a leader has answered it or the node stops.
-    async fn call(&self, call: &Call, trace: &mut Trace) -> Result<Reply> {
+    async fn call(&self, calling: &mut Calling<'_>, progress: &mut Progress) -> Result<Reply> {
         let mut metrics = self.0.raft.server_metrics();
         let mut backoff = Backoff::new(RETRY_FLOOR, RETRY_CEILING);
         loop {
             if *self.0.stopping.borrow() {
                 return Err(self.stopped_error());
             }
+            self.goes_on()?;
             let leader = leader(&metrics.borrow_and_update());
             let reply = match leader {
-                Some((id, _)) if id == self.0.id => self.call_here(call, trace).await,
-                Some((id, address)) => self.call_there(id, &address, call, trace, &mut metrics).await,
+                Some((id, _)) if id == self.0.id => self.call_here(calling, progress).await,
+                Some((id, address)) => self.call_there(id, &address, calling, progress, &mut metrics).await,
                 None => Reply::NotLeader,
             };
-            match (call, reply) {
-                (_, Reply::NotLeader | Reply::Changing) => {}
-                (Call::Write(_) | Call::ReadIndex | Call::Lease { .. }, Reply::Undecided | Reply::Refused(_)) => {}
-                (_, reply) => return Ok(reply),
+            if !progress.maybe_applied && !matches!(reply, Reply::Applied { .. }) {
+                calling.was_not_taken();
             }
-            if trace.patience.is_some_and(|patience| Instant::now() >= patience) && !trace.maybe_applied {
+            match reply {
+                Reply::NotLeader | Reply::Changing => {}
+                // The leader takes no writes at present. Of one that it may have taken before nobody knows.
+                Reply::Refused(reason) if calling.is_write() && !progress.maybe_applied => {
+                    return Err(Error::Throttled { retry_after: None, source: reason.into() });
+                }
+                Reply::Undecided | Reply::Refused(_) if calling.may_be_repeated() => {}
+                reply => return Ok(reply),
+            }
+            if progress.patience.is_some_and(|patience| Instant::now() >= patience) && !progress.maybe_applied {
                 return Err(Error::unavailable("no leader can be reached"));
             }
             tokio::select! {
@@ -212,12 +304,14 @@ impl Node {
         }
     }
 
-    async fn call_here(&self, call: &Call, trace: &mut Trace) -> Reply {
-        let claim = Claim::default();
-        trace.waiting = Some(claim.clone());
-        let reply = self.0.leader.call(call.clone(), claim).await;
-        trace.waiting = None;
-        trace.maybe_applied |= reply == Reply::Undecided;
+    async fn call_here(&self, calling: &mut Calling<'_>, progress: &mut Progress) -> Reply {
+        let Some((call, numbered)) = calling.attempt() else { return Reply::NotLeader };
+        // Where a caller finds, when its deadline passes, whether the task that appends has its write already.
+        let handover = Handover::of(numbered);
+        progress.waiting = Some(handover.clone());
+        let reply = self.0.leader.call(call, handover).await;
+        progress.waiting = None;
+        progress.maybe_applied |= reply == Reply::Undecided;
         reply
     }
 
@@ -225,8 +319,8 @@ impl Node {
         &self,
         id: u64,
         address: &str,
-        call: &Call,
-        trace: &mut Trace,
+        calling: &mut Calling<'_>,
+        progress: &mut Progress,
         metrics: &mut ServerMetrics,
     ) -> Reply {
         let caller = match self.caller(id, address).await {
@@ -236,13 +330,17 @@ impl Node {
                 return Reply::NotLeader;
             }
         };
-        let before = std::mem::replace(&mut trace.maybe_applied, true);
+        // A write has its number from here on, where nothing is waited for before it is sent.
+        let Some((call, numbered)) = calling.attempt() else { return Reply::NotLeader };
+        // True before the first byte leaves: this future may be dropped at any await, and what it has sent cannot be called back.
+        let before = std::mem::replace(&mut progress.maybe_applied, true);
+        let numbered = numbered.map(|numbered| numbered as Arc<dyn Awaits>);
         let reply = tokio::select! {
-            reply = caller.call(call.clone()) => reply.unwrap_or(Reply::Undecided),
+            reply = caller.call(call, numbered) => reply.unwrap_or(Reply::Undecided),
             // A leader that hangs cannot answer; the next one can.
             _ = metrics.wait_until(|metrics| metrics.current_leader != Some(id)) => Reply::Undecided,
         };
-        trace.maybe_applied = before || reply == Reply::Undecided;
+        progress.maybe_applied = before || reply == Reply::Undecided;
         reply
     }
 
@@ -251,12 +349,11 @@ impl Node {
         if let Some(caller) = open {
             return Ok(caller);
         }
-        let hello = Hello { cluster: self.0.cluster, from: self.0.id, to: id, channel: Channel::Calls };
         let target = address.to_owned();
         // On the caller's runtime and not the node's, whose thread syncs the log of a follower: calls to the leader would wait
         // for that. In a task, so that a caller that gives up leaves the connection to the others.
         let context = self.0.peers.clone();
-        let opened = tokio::spawn(async move { Caller::open(&target, hello, context).await });
+        let opened = tokio::spawn(async move { Caller::open(context, id, &target).await });
         let caller = opened.await.map_err(std::io::Error::other)??;
         self.0.callers.0.lock().insert(address.to_owned(), caller.clone());
         Ok(caller)

@@ -1,18 +1,47 @@
-//! A node: one member of a cluster, running inside this process on a thread of its own.
+//! A node: one member of a cluster, running inside this process on a thread of its own. Everything below meets here.
+//!
+//! - `run` is the life of a node; `config` and `status` say what it is told and what it tells; `bounds` keeps its disk small.
+//! - `comparison` sees that its state is that of the others.
+//! - `founding` is how it comes to be one of a new cluster, `removal` how it learns that it is none any more; `stopped` is why it runs no more.
+//! - `calls` takes a call of this replica's users to whoever leads, through changes of leaders; `request_numbers` sees that it is applied once.
+//! - `leader` is the other end: `write_queue`, `batcher` and `waiter` make many writes one sync and many reads one round.
+//! - `members` and `observed` change who belongs to the cluster; `rows` and `snapshot_reader` are for those who run it.
+//!
+//! # Invariants
+//! - A call that failed without `UnknownOutcome` has changed nothing and never will.
+//! - A node whose disk is empty neither votes nor answers before it is known that it has never run.
+//! - A node that was removed remembers it before anything else, and neither votes nor answers again.
+//! - A linearizable read waits until the leader has heard from a majority after the read began.
+//! - A failed write or sync, of the log or of raft, ends the node with the reason; nothing restarts it from within. A lack of descriptors or space
+//!   before that ends nothing: writes are refused while the log waits for a file.
+//! - A caller that keeps the future of a call and does not poll it holds back no other.
+//!
+//! # What it must not do
+//! Block its thread with anything but a sync: heartbeats are sent on it.
 
-mod beside;
+mod batcher;
+mod bounds;
 mod calls;
+mod comparison;
 mod config;
-mod gather;
+mod founding;
 mod leader;
-mod leases;
 mod members;
 mod observed;
+#[cfg(not(simulated))]
+#[cfg(test)]
+mod peer_port_tests;
+#[cfg(simulated)]
+mod probe;
+mod removal;
+mod request_numbers;
 mod rows;
 mod run;
-mod sessions;
+mod snapshot_reader;
 mod status;
+mod stopped;
 mod waiter;
+mod write_queue;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,20 +49,21 @@ use openraft::async_runtime::watch::WatchReceiver;
 use storage_core::{Deadline, Error, Result};
 use tokio::{runtime::Handle, sync::watch, time::Instant};
 
-pub use beside::SnapshotReader;
+pub use bounds::Bounds;
 pub use config::NodeConfig;
-pub use members::NOT_IN_SYNC;
+pub use members::{NOT_IN_SYNC, UNHEALTHY};
 pub use observed::{ConditionalChange, ObservedMembers};
+#[cfg(simulated)]
+pub use probe::{Probe, ProbedEntry};
+pub use snapshot_reader::SnapshotReader;
 pub use status::{NodeStatus, Role};
+pub use stopped::{Removed, Stopped};
 
 use crate::{
     network::{message::MembershipChange, peer::PeerContext},
-    raft::TypeConfig,
     snapshot::SnapshotStore,
-    state_machine::{SharedState, StateMachine},
+    state_machine::{Raft, SharedState},
 };
-
-pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
 /// A running node. Clones are handles to the same node, which stops when [`Node::stop`] is called or the last handle is dropped.
 ///
@@ -46,25 +76,19 @@ pub struct Node(Arc<Inner>);
 struct Inner {
     id: u64,
     cluster: u128,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     raft: Raft,
     state: SharedState,
     snapshots: SnapshotStore,
     log: crate::log::Log,
     leader: leader::Leader,
-    sessions: sessions::Sessions,
+    request_numbers: Arc<request_numbers::RequestNumbers>,
     callers: calls::Callers,
     peers: Arc<PeerContext>,
+    compared: watch::Receiver<Option<u64>>,
     runtime: Handle,
     stopping: watch::Sender<bool>,
     stopped: watch::Receiver<Option<Stopped>>,
-}
-
-/// Why a node runs no more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Stopped {
-    Asked,
-    Failed(String),
 }
 
 impl Drop for Inner {
@@ -80,6 +104,7 @@ impl Node {
     /// # Errors
     /// [`Error::InvalidArgument`] for a configuration that cannot work, or a data directory of another node or cluster or in use;
     /// [`Error::Corrupt`] for a log or snapshot that is damaged, with the file and offset;
+    /// [`Error::PermissionDenied`] if the node was removed from its cluster, with [`Removed`] as its cause;
     /// [`Error::Unavailable`] if the address cannot be listened on or the directory cannot be written.
     /// Nothing on disk has changed then.
     pub async fn start(config: NodeConfig) -> Result<Self> {
@@ -104,8 +129,8 @@ impl Node {
         self.0.cluster
     }
 
-    /// Where this node listens for the other members.
-    pub fn address(&self) -> SocketAddr {
+    /// Where this node listens for the other members. `None`: it is [alone](NodeConfig::alone), and listens for nobody.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.0.address
     }
 
@@ -122,7 +147,7 @@ impl Node {
     /// What this node knows of itself and the cluster.
     pub fn status(&self) -> NodeStatus {
         let Inner { raft, log, state, snapshots, leader, .. } = &*self.0;
-        status::of(raft, log, state, snapshots, leader)
+        status::of(raft, log, state, snapshots, leader, self.last_compared())
     }
 
     /// Waits until this node knows a leader, and returns its id.
@@ -138,7 +163,11 @@ impl Node {
             }
             match tokio::time::timeout_at(deadline, metrics.changed()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(self.stopped_error()),
+                Ok(Err(_)) => {
+                    // Raft has ended. Why is known when the node has come down.
+                    let stopped = tokio::time::timeout_at(deadline, self.stopped()).await;
+                    return Err(stopped.ok().and_then(Result::err).unwrap_or(Error::Closed));
+                }
                 Err(_) => return Err(Error::unavailable(format!("no leader was elected within {timeout:?}"))),
             }
         }
@@ -179,7 +208,8 @@ impl Node {
         self.change(MembershipChange::Readdress { id: member, peer_address }, timeout).await
     }
 
-    /// Removes members, voters or learners, in one joint change. Their node ids must never be used again.
+    /// Removes members, voters or learners, in one joint change. Their node ids must never be used again. A removed node that runs, or comes back,
+    /// learns it from the members that it calls, and stops: see [`Stopped::Removed`].
     ///
     /// # Errors
     /// See [`Node::add_learner`].
@@ -213,7 +243,7 @@ impl Node {
         }
     }
 
-    /// Leaves the cluster in good order: hands over the leadership if this node has it, then removes this node. Stop it afterwards.
+    /// Leaves the cluster in good order: hands over the leadership if this node has it, then removes this node, which stops by itself soon after.
     ///
     /// # Errors
     /// See [`Node::add_learner`]; [`Error::InvalidArgument`] for the only voter.
@@ -221,7 +251,9 @@ impl Node {
         let deadline = Deadline::after(timeout).at();
         let status = self.status();
         if status.role == Role::Leader {
-            let Some(successor) = status.voters.iter().find(|id| **id != self.id()) else {
+            // The one that has most of the log is alive, and takes over soonest.
+            let others = status.voters.iter().filter(|id| **id != self.id());
+            let Some(successor) = others.max_by_key(|id| status.matched.get(id)) else {
                 return Err(Error::invalid_argument("the only voter of a cluster cannot leave it"));
             };
             self.transfer_leadership(*successor, timeout).await?;
@@ -236,6 +268,7 @@ impl Node {
     pub async fn snapshot(&self, timeout: Duration) -> Result<()> {
         let deadline = Deadline::after(timeout).at();
         let mut metrics = self.0.raft.data_metrics();
+        // Taken before it is asked for: what is applied meanwhile need not be in it.
         let goal = metrics.borrow_and_update().last_applied.map(|id| id.index);
         self.0.raft.trigger().snapshot().await.map_err(|_| self.stopped_error())?;
         loop {
@@ -256,6 +289,17 @@ impl Node {
         self.0.peers.isolated.send_replace(isolated);
     }
 
+    /// The last entry after which this node's state was that of a majority; `None`: it has not been compared since the start.
+    pub fn last_compared(&self) -> Option<u64> {
+        *self.0.compared.borrow()
+    }
+
+    /// Changes this replica's state as damage does: for tests.
+    #[doc(hidden)]
+    pub fn damage_state(&self) {
+        self.0.state.damage();
+    }
+
     /// Forgets the changes kept for watches on this node, as if there had been very many since: for tests of watches that come too late.
     #[doc(hidden)]
     pub fn forget_history(&self) {
@@ -273,23 +317,75 @@ impl Node {
     /// a write to its disk failed; the process should end then, and an operator look at it.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] with what went wrong.
+    /// [`Error::Corrupt`] with what went wrong; [`Error::PermissionDenied`] if the node was removed from its cluster, with [`Removed`] as its cause.
     pub async fn stopped(&self) -> Result<()> {
         let mut stopped = self.0.stopped.clone();
         match stopped.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(Stopped::Failed(reason))) => Err(Error::corrupt(reason.clone())),
+            Ok(Some(stopped)) => stopped.as_error().map_or(Ok(()), Err),
             _ => Ok(()),
         }
     }
 
-    #[cfg(simulated)]
-    pub(crate) fn log(&self) -> &crate::log::Log {
-        &self.0.log
+    /// The runtime that the node works on, with one thread. What shares it saves switches of threads, and may never block.
+    pub fn runtime(&self) -> &Handle {
+        &self.0.runtime
     }
 
-    #[cfg(simulated)]
-    pub(crate) fn raft(&self) -> &Raft {
-        &self.0.raft
+    /// The term, as this node knows it.
+    pub fn term(&self) -> u64 {
+        self.0.raft.server_metrics().borrow_watched().vote.leader_id.term
+    }
+
+    /// The leader, if this node has heard from it lately. A leader that no majority answers names none.
+    pub fn leader(&self) -> Option<u64> {
+        self.0.leader.known()
+    }
+
+    /// Why the node has stopped; `None` while it runs.
+    pub fn why_stopped(&self) -> Option<Stopped> {
+        self.0.stopped.borrow().clone()
+    }
+
+    /// Which founding nodes are waited for, with what is known of each, in words: a cluster is founded by all of them. `None`: for no one.
+    pub fn waits_for(&self) -> Option<String> {
+        self.0.peers.admission.waits.lock().clone()
+    }
+
+    /// Waits until this replica's state has been compared with that of the others since the start: before, nobody is shown any of it.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if it has not been within `timeout`, [`Error::Closed`] or [`Error::Corrupt`] when the node has stopped.
+    pub(crate) async fn compared(&self, timeout: Duration) -> Result<()> {
+        self.goes_on()?;
+        let mut compared = self.0.compared.clone();
+        match tokio::time::timeout_at(Deadline::after(timeout).at(), compared.wait_for(Option::is_some)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(self.stopped_error()),
+            Err(_) => Err(self.not_compared()),
+        }
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// Those of [`Node::compared`].
+    pub(crate) fn is_compared(&self) -> Result<()> {
+        self.goes_on()?;
+        if self.0.compared.borrow().is_some() { Ok(()) } else { Err(self.not_compared()) }
+    }
+
+    fn not_compared(&self) -> Error {
+        Error::unavailable(format!(
+            "node {} has not yet compared its state with that of a majority since it was started",
+            self.id()
+        ))
+    }
+
+    /// Refuses what is asked of a node that has ended by itself, or is about to: it passes on no call, and shows nothing.
+    fn goes_on(&self) -> Result<()> {
+        let ended = self.0.stopped.borrow().as_ref().and_then(Stopped::as_error);
+        let ends = || Stopped::from(self.0.peers.admission.condemned()?).as_error();
+        ended.or_else(ends).map_or(Ok(()), Err)
     }
 
     /// This replica's own state.
@@ -299,9 +395,6 @@ impl Node {
 
     /// The error for a call on a node that has stopped.
     fn stopped_error(&self) -> Error {
-        match self.0.stopped.borrow().as_ref() {
-            Some(Stopped::Failed(reason)) => Error::corrupt(format!("the node has stopped: {reason}")),
-            _ => Error::Closed,
-        }
+        self.0.stopped.borrow().as_ref().and_then(Stopped::as_error).unwrap_or(Error::Closed)
     }
 }

@@ -1,3 +1,8 @@
+//! The members as the leader sees them, and changes that are made only if they are still so.
+//!
+//! Invariants: a change is conditional on the very entry that it was decided on; a new voter has acknowledged something
+//! first. So two that decide at once do not mix, whoever leads.
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -99,6 +104,15 @@ impl Node {
     ) -> Result<()> {
         if !self.0.raft.is_leader() {
             return Err(Error::unavailable("this node does not lead"));
+        }
+        if let ConditionalChange::SetVoters(voters) = &change {
+            let has_data = |id: &u64| *id == self.0.id || observed.matched.contains_key(id);
+            let votes = |id: &u64| observed.voter_sets.iter().any(|set| set.contains(id));
+            // See docs/decisions/0012-first-start.md: a voter has data.
+            if let Some(new) = voters.iter().find(|id| observed.members.contains_key(id) && !votes(id) && !has_data(id))
+            {
+                return Err(Error::unavailable(format!("node {new} has acknowledged nothing yet")));
+            }
         }
         let members = match change {
             ConditionalChange::AddLearner { id, member } => ChangeMembers::AddNodes([(id, member)].into()),

@@ -1,11 +1,18 @@
+//! What a node knows of itself and of the cluster at one moment, for operators and metrics.
+//!
+//! It is put together of several sources that move meanwhile: to be shown, and never to decide on.
+
 use std::collections::BTreeMap;
 
 use openraft::async_runtime::watch::WatchReceiver;
 
 use super::leader::Leader;
 use crate::{
-    LogMetrics, SnapshotMetrics, log::Log, node::Raft, raft::Member, snapshot::SnapshotStore,
-    state_machine::SharedState,
+    LogMetrics, SnapshotMetrics,
+    log::Log,
+    raft::Member,
+    snapshot::SnapshotStore,
+    state_machine::{Raft, SharedState},
 };
 
 /// What a node does in its cluster.
@@ -30,7 +37,7 @@ pub enum Role {
 pub struct NodeStatus {
     /// What this node does.
     pub role: Role,
-    /// The leader, as far as this node knows one.
+    /// The leader, if this node has heard from it lately. A leader that no majority answers names none.
     pub leader: Option<u64>,
     /// The term.
     pub term: u64,
@@ -40,8 +47,12 @@ pub struct NodeStatus {
     pub committed: Option<u64>,
     /// The last entry that has been applied to the state.
     pub last_applied: Option<u64>,
+    /// The last entry after which the state was that of a majority; `None`: it has not been compared since the start.
+    pub compared: Option<u64>,
     /// The last entry that the newest snapshot covers.
     pub snapshot: Option<u64>,
+    /// The last entry that is not in the log any more, since a snapshot holds it.
+    pub purged: Option<u64>,
     /// The store's revision.
     pub revision: u64,
     /// All members.
@@ -66,6 +77,7 @@ pub(crate) fn of(
     state: &SharedState,
     snapshots: &SnapshotStore,
     leader: &Leader,
+    compared: Option<u64>,
 ) -> NodeStatus {
     let metrics = raft.metrics().borrow_watched().clone();
     let membership = metrics.membership_config.membership();
@@ -80,12 +92,14 @@ pub(crate) fn of(
     let (queued_writes, queued_reads) = leader.queued();
     NodeStatus {
         role,
-        leader: metrics.current_leader,
+        leader: leader.known(),
         term: metrics.current_term,
         last_log_index: metrics.last_log_index,
         committed: metrics.cluster_committed.map(|id| id.index),
         last_applied: metrics.last_applied.map(|id| id.index),
+        compared,
         snapshot: metrics.snapshot.map(|id| id.index),
+        purged: metrics.purged.map(|id| id.index),
         revision: state.revision().0,
         members: membership.nodes().map(|(id, member)| (*id, member.clone())).collect(),
         voters: membership.voter_ids().collect(),

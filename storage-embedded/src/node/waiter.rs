@@ -33,6 +33,7 @@ pub(super) fn answer_all(mut answers: Vec<(Waiter, Reply)>) {
     let here = Handle::try_current().ok();
     while let Some((first, _)) = answers.first() {
         let home = first.home.clone();
+        // Those of one runtime go together, in the order in which they called.
         let (together, others) = answers.into_iter().partition::<Vec<_>, _>(|(waiter, _)| waiter.lives_with(&home));
         answers = others;
         let alone = together.len() == 1;
@@ -41,6 +42,7 @@ pub(super) fn answer_all(mut answers: Vec<(Waiter, Reply)>) {
                 let _ = waiter.answer.send(reply);
             }
         };
+        // One answer, or one to a task of this runtime, is given directly: a task for it would only be another wake-up.
         match home {
             Some(home) if !alone && here.as_ref().is_none_or(|here| here.id() != home.id()) => {
                 home.spawn(async move { give() });

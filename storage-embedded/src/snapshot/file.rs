@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, parent};
 
 /// How many bytes of a file are sent at once, at most.
 const SEND_BYTES: usize = 256 << 10;
@@ -95,11 +95,13 @@ impl TemporaryFile {
         &*self.file
     }
 
-    /// Gives it a lasting name in its directory. Durable when it returns.
+    /// Gives it a lasting name in its directory. Durable when it returns. What was missing for that may be there when it is called again.
     pub(super) fn keep(&self, path: &Path) -> io::Result<()> {
-        self.disk.rename(&self.path, path)?;
-        self.kept.store(true, Ordering::Relaxed);
-        path.parent().map_or(Ok(()), |dir| self.disk.sync_dir(dir))
+        if !self.kept.load(Ordering::Relaxed) {
+            self.disk.rename(&self.path, path)?;
+            self.kept.store(true, Ordering::Relaxed);
+        }
+        parent(path).map_or(Ok(()), |dir| self.disk.sync_dir(dir))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The format of a snapshot file, version 2. Version 1, which has no history, is read too.
+//! The format of a snapshot file, version 2. (There was a version 1 before the first release; it is refused as unknown.)
 //!
 //! ```text
 //! file    = "snetsnap", version (4 bytes), chunk*
@@ -24,22 +24,18 @@ use storage_core::{Key, OperationId};
 
 use super::file::SnapshotFile;
 use crate::{
-    codec::{
-        DecodeError, Decoded, Reader, boolean, key, optional_log_id, put_bytes, put_optional_log_id,
-        put_stored_membership, stored_membership,
-    },
+    codec::{DecodeError, Decoded, Reader, boolean, key, put_bytes},
+    command::{Applied, outcome, put_outcome},
     disk::DiskFile,
-    host, mvcc,
-    raft::SnapshotMeta,
-    state_machine::{Applied, Change, Counts, Digest, History, Record, Session, Tables, outcome, own_key, put_outcome},
+    host,
+    keys::{Change, Digest, History, Record, own_key},
+    raft::{SnapshotMeta, optional_log_id, put_optional_log_id, put_stored_membership, stored_membership},
+    tables::{Counts, Session, Tables},
 };
 
 const MAGIC: &[u8; 8] = b"snetsnap";
 
 const VERSION: u32 = 2;
-
-/// The version before there was a history: none of its chunks, and nothing of it in the header.
-const WITHOUT_HISTORY: u32 = 1;
 
 const PREAMBLE_BYTES: u64 = 12;
 
@@ -65,6 +61,10 @@ mod kind {
     pub(super) const RECORDS: u8 = 7;
     pub(super) const TRAILER: u8 = 8;
     pub(super) const CHANGES: u8 = 9;
+    // Written only if there ever were users or roles.
+    pub(super) const AUTH: u8 = 10;
+    pub(super) const ROLES: u8 = 11;
+    pub(super) const USERS: u8 = 12;
 }
 
 /// A snapshot file is not what was written.
@@ -99,13 +99,13 @@ pub(super) fn write(
     writer.item(kind::HEADER, |out| {
         put_optional_log_id(out, meta.last_log_id.as_ref());
         put_stored_membership(out, &meta.last_membership);
-        out.put_u64_le(tables.revision);
+        out.put_u64_le(tables.keys.revision);
         put_counts(out, &tables.counts());
-        put_history_header(out, &tables.history);
+        put_history_header(out, &tables.keys.history);
     })?;
-    for (id, lease) in tables.leases() {
+    for (id, lease) in &tables.keys.leases.0 {
         writer.item(kind::LEASES, |out| {
-            out.put_u64_le(id);
+            out.put_u64_le(*id);
             out.put_u64_le(lease.ttl_seconds);
             out.put_u64_le(lease.granted);
         })?;
@@ -139,7 +139,13 @@ pub(super) fn write(
             put_outcome(out, outcome);
         })?;
     }
-    for (key, record) in tables.scan(b"", None) {
+    if !tables.auth.is_new() {
+        writer.item(kind::AUTH, |out| tables.auth.put_header(out))?;
+        // Before the users, who have what their roles allow.
+        tables.auth.put_each_role(|role| writer.item(kind::ROLES, role))?;
+        tables.auth.put_each_user(|user| writer.item(kind::USERS, user))?;
+    }
+    for (key, record) in tables.keys.scan(b"", None) {
         writer.item(kind::RECORDS, |out| {
             put_bytes(out, key.as_bytes());
             put_record(out, record);
@@ -147,7 +153,7 @@ pub(super) fn write(
     }
     // What a key held before a change stands in its change before that, if that is here too.
     let mut seen = HashSet::new();
-    for change in tables.history.iter() {
+    for change in tables.keys.history.iter() {
         let is_first = seen.insert(change.key.as_bytes());
         writer.item(kind::CHANGES, |out| put_change(out, change, is_first))?;
     }
@@ -175,15 +181,14 @@ pub(super) fn read_first(snapshot: &SnapshotFile) -> io::Result<(SnapshotMeta, T
 }
 
 fn read_to_trailer(chunks: &mut Chunks<'_>) -> io::Result<(SnapshotMeta, Tables)> {
-    let version = chunks.version;
     let (meta, mut tables, counts) = header(chunks)?;
     let mut latest = HashMap::new();
     loop {
         let (offset, mut chunk) = chunks.next()?;
         let done = chunk
             .items(|kind, reader| match kind {
-                kind::CHANGES => change(reader, &mut latest).map(|change| tables.history.push(change)),
-                _ => item(version, kind, reader, &mut tables),
+                kind::CHANGES => change(reader, &mut latest).and_then(|change| tables.keys.restore_change(change)),
+                _ => item(kind, reader, &mut tables),
             })
             .and_then(|trailer| trailer.map_or(Ok(false), |trailer| check(trailer, &tables, counts).map(|()| true)))
             .map_err(|DecodeError(what)| chunks.damaged(offset, what))?;
@@ -199,7 +204,6 @@ fn read_to_trailer(chunks: &mut Chunks<'_>) -> io::Result<(SnapshotMeta, Tables)
 /// As [`read`].
 pub(super) fn verify(snapshot: &SnapshotFile) -> io::Result<()> {
     let mut chunks = Chunks::begin(snapshot)?;
-    let version = chunks.version;
     header(&mut chunks)?;
     loop {
         let (offset, mut chunk) = chunks.next()?;
@@ -209,7 +213,7 @@ pub(super) fn verify(snapshot: &SnapshotFile) -> io::Result<()> {
                 kind::RECORDS => key(reader).and_then(|_| record(reader)).map(drop),
                 kind::ANSWERS => answer(reader).map(drop),
                 kind::CHANGES => change(reader, &mut HashMap::new()).map(drop),
-                _ => item(version, kind, reader, &mut Tables::default()),
+                _ => item(kind, reader, &mut Tables::default()),
             })
             .map_err(|DecodeError(what)| chunks.damaged(offset, what))?;
         if trailer.is_some() {
@@ -235,14 +239,9 @@ fn header(chunks: &mut Chunks<'_>) -> io::Result<(SnapshotMeta, Tables, Counts)>
         let last_log_id = optional_log_id(&mut items)?;
         let meta = SnapshotMeta { last_log_id, last_membership: stored_membership(&mut items)? };
         let mut tables = Tables::default();
-        tables.revision = items.u64()?;
-        let with_history = chunks.version != WITHOUT_HISTORY;
-        let counts = counts(&mut items, with_history)?;
-        tables.history = if with_history {
-            history_header(&mut items)?
-        } else {
-            History::after(tables.revision, (tables.revision > 0).then(|| mvcc::shown(tables.revision + 1)))
-        };
+        tables.keys.revision = items.u64()?;
+        let counts = counts(&mut items)?;
+        tables.keys.history = history_header(&mut items)?;
         Ok((meta, tables, counts))
     };
     let header = header().map_err(|DecodeError(what)| chunks.damaged(offset, what))?;
@@ -250,30 +249,35 @@ fn header(chunks: &mut Chunks<'_>) -> io::Result<(SnapshotMeta, Tables, Counts)>
     Ok(header)
 }
 
-fn item(version: u32, kind: u8, reader: &mut Reader, tables: &mut Tables) -> Decoded<()> {
+fn item(kind: u8, reader: &mut Reader, tables: &mut Tables) -> Decoded<()> {
     match kind {
         kind::LEASES => {
             let (id, ttl_seconds) = (reader.u64()?, reader.u64()?);
-            tables.restore_lease(id, ttl_seconds, if version == WITHOUT_HISTORY { 0 } else { reader.u64()? });
+            tables.keys.restore_lease(id, ttl_seconds, reader.u64()?)
         }
-        kind::ROWS => tables.put_row(&reader.bytes()?, &reader.bytes()?),
+        kind::ROWS => {
+            tables.put_row(&reader.bytes()?, &reader.bytes()?);
+            Ok(())
+        }
         kind::SESSIONS => {
             let id = reader.u64()?;
             let (nonce, last_used, acknowledged_below) = (reader.u64()?, reader.u64()?, reader.u64()?);
-            tables.restore_session(id, Session { nonce, last_used, acknowledged_below, answers: Arc::default() });
+            tables.restore_session(id, Session { nonce, last_used, acknowledged_below, answers: Arc::default() })
         }
         kind::ANSWERS => {
             let (session, sequence, answer) = answer(reader)?;
-            tables.restore_answer(session, sequence, answer);
+            tables.restore_answer(session, sequence, answer)
         }
+        kind::AUTH => tables.auth.restore_header(reader),
+        kind::ROLES => tables.auth.restore_role(reader),
+        kind::USERS => tables.auth.restore_user(reader),
         kind::OPERATIONS => tables.restore_operation(OperationId(reader.u128()?), outcome(reader)?),
         kind::RECORDS => {
             let key = key(reader)?;
-            tables.restore_record(&key, record(reader)?);
+            tables.keys.restore_record(&key, record(reader)?)
         }
-        _ => return Err(DecodeError("a chunk of an unknown kind")),
+        _ => Err(DecodeError("a chunk of an unknown kind")),
     }
-    Ok(())
 }
 
 fn answer(reader: &mut Reader) -> Decoded<(u64, u64, Applied)> {
@@ -293,6 +297,7 @@ fn record(reader: &mut Reader) -> Decoded<Record> {
 fn check(mut trailer: Reader, tables: &Tables, counts: Counts) -> Decoded<()> {
     let digest = Digest(trailer.u64()?);
     trailer.end()?;
+    // The checksums say that the bytes are those that were written; these two, that the state they make is the one that was meant.
     if tables.counts() != counts {
         return Err(DecodeError("the number of items is not the one in the header"));
     }
@@ -308,11 +313,10 @@ fn put_counts(out: &mut Vec<u8>, counts: &Counts) {
     }
 }
 
-fn counts(reader: &mut Reader, with_history: bool) -> Decoded<Counts> {
+fn counts(reader: &mut Reader) -> Decoded<Counts> {
     let (records, leases, rows) = (reader.u64()?, reader.u64()?, reader.u64()?);
     let (sessions, operations) = (reader.u64()?, reader.u64()?);
-    let changes = if with_history { reader.u64()? } else { 0 };
-    Ok(Counts { records, leases, rows, sessions, operations, changes })
+    Ok(Counts { records, leases, rows, sessions, operations, changes: reader.u64()? })
 }
 
 fn put_history_header(out: &mut Vec<u8>, history: &History) {
@@ -404,6 +408,7 @@ impl<'a> Writer<'a> {
     }
 
     fn item(&mut self, kind: u8, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        // Pieces that are small beside the log's own writes, and a rest after each: a snapshot may take long, and callers may not wait for it.
         if self.kind != kind || self.chunk.len() >= CHUNK_BYTES {
             self.flush()?;
             self.rest();
@@ -453,7 +458,6 @@ impl<'a> Writer<'a> {
 /// The chunks of a file, checked.
 struct Chunks<'a> {
     snapshot: &'a SnapshotFile,
-    version: u32,
     offset: u64,
     checksum: u32,
 }
@@ -479,14 +483,13 @@ impl Chunk {
 
 impl<'a> Chunks<'a> {
     fn begin(snapshot: &'a SnapshotFile) -> io::Result<Self> {
-        let mut chunks = Self { snapshot, version: VERSION, offset: PREAMBLE_BYTES, checksum: 0 };
+        let mut chunks = Self { snapshot, offset: PREAMBLE_BYTES, checksum: 0 };
         let mut preamble = chunks.read(0, 0, PREAMBLE_BYTES)?;
         chunks.checksum = crc32c::crc32c(&preamble);
         if preamble.split_to(MAGIC.len()) != MAGIC.as_slice() {
             return Err(chunks.damaged(0, "this is no snapshot").into());
         }
-        chunks.version = preamble.get_u32_le();
-        if ![WITHOUT_HISTORY, VERSION].contains(&chunks.version) {
+        if preamble.get_u32_le() != VERSION {
             return Err(chunks.damaged(0, "a snapshot of an unknown version").into());
         }
         Ok(chunks)
@@ -503,6 +506,7 @@ impl<'a> Chunks<'a> {
             return Err(damaged("a chunk over the limit").into());
         }
         let payload = self.read(offset, offset + CHUNK_HEADER_BYTES, length.into())?;
+        // Over all chunks so far, so that one which is whole but stands in another place, or in another file, does not fit.
         let checksum = crc32c::crc32c_append(self.checksum, &length.to_le_bytes());
         self.checksum = crc32c::crc32c_append(checksum, &payload);
         if self.checksum != expected {

@@ -1,32 +1,22 @@
-//! The replicated state and how commands change it. [`State`] is pure; [`StateMachine`] joins it to raft, and
+//! How the commands of the log change the replicated tables. [`State`] is pure; [`StateMachine`] joins it to raft, and
 //! [`SharedState`] lets the rest of the node read it.
+//!
+//! # Invariants
+//! - The same entries make the same state on every replica: no clock, no randomness, no I/O in [`State`].
+//! - A command is applied at most once, however often it was proposed.
+//! - Whoever has the answer to a write reads what it wrote: the index is told before the answers are sent.
 
 mod adapter;
-mod applied;
-mod digest;
-mod history;
-mod leases;
-mod mvcc;
-mod operations;
-mod sessions;
+mod recent;
 mod shared;
 mod state;
-mod tables;
 
 pub(crate) use adapter::StateMachine;
-pub(crate) use applied::{Applied, Refusal};
-pub(crate) use applied::{outcome, put_outcome};
-pub(crate) use digest::Digest;
-pub(crate) use history::{Change, History};
-pub(crate) use leases::{Lease, Leases};
-pub(crate) use mvcc::{event, range, read};
-pub(crate) use sessions::Session;
 pub(crate) use shared::{Replica, SharedState};
 pub(crate) use state::State;
-pub(crate) use tables::{Counts, Record, Tables, own_key};
 
-/// How many operations are remembered by their ids, behind the newest: minutes of retries of a busy service, in some 10 MiB.
-pub(crate) const MAX_OPERATIONS: usize = 65_536;
+/// Raft with the types and the state machine of this engine: what the network serves and the node drives.
+pub(crate) type Raft = openraft::Raft<crate::raft::TypeConfig, StateMachine>;
 
 #[cfg(test)]
 mod tests;

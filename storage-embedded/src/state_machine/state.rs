@@ -1,22 +1,20 @@
 //! The replicated state.
 
-use bytes::Bytes;
-use storage_core::{Committed, Conflict, Guard, Key, Observed, Op, OperationId, Outcome, Revision, Txn, Version};
+use std::sync::Arc;
 
-use super::{
-    Applied, Record, Refusal, Tables, digest,
-    history::{Change, Changes, Compacted, History},
-    leases::Leases,
-    mvcc,
-    tables::{own, own_key},
-};
+use bytes::Bytes;
+use storage_core::{Committed, Conflict, Guard, Observed, Op, OperationId, Outcome, Revision, Txn, Version};
+
 use crate::{
-    command::{Command, Request},
-    raft::Proposal,
+    codec::Decoded,
+    command::{Applied, Command, Rejection, Request, RowChange},
+    keys::{History, etcd_revision, own_key},
+    mvcc,
+    tables::Tables,
 };
 
 /// The most rows in the configuration table.
-const MAX_ROWS: usize = 4096;
+const MAX_ROWS: u64 = 4096;
 
 /// The longest name of a row, in bytes.
 const MAX_ROW_NAME_BYTES: usize = 256;
@@ -24,13 +22,16 @@ const MAX_ROW_NAME_BYTES: usize = 256;
 /// The longest content of a row, in bytes.
 const MAX_ROW_BYTES: usize = 64 << 10;
 
+/// The work of finding out whether one may have a key, in the units of [`mvcc::MAX_WORK`]: two searches.
+const CHECK_WORK: u64 = 32;
+
 /// The replicated state: what the same entries of the log make the same on every replica.
 ///
-/// It is pure: no clock, no randomness, no I/O. Its limits are part of what is replicated: a release that changes one may not
-/// run in a cluster together with a release before it.
-#[derive(Debug, Default)]
+/// It is pure: no clock, no randomness, no I/O. Its limits are part of what is replicated: those of transactions have versions, which the
+/// commands carry ([`mvcc::Limits`]); a release that changes another may not run in a cluster together with a release before it.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct State {
-    pub(super) tables: Tables,
+    tables: Tables,
 }
 
 impl State {
@@ -43,32 +44,56 @@ impl State {
         &self.tables
     }
 
-    /// The next changes after a revision of keys that `wanted` takes: up to `limit`, and the rest of the last revision.
-    ///
-    /// # Errors
-    /// [`Compacted`] if the history does not reach back so far.
-    pub(crate) fn changes_after(
-        &self,
-        revision: u64,
-        wanted: impl Fn(&Key) -> bool,
-        limit: usize,
-    ) -> Result<Changes, Compacted> {
-        self.tables.history.changes_after(revision, wanted, limit)
-    }
-
     /// Forgets the history, on this replica alone: for tests.
     pub(crate) fn forget_history(&mut self) {
-        self.tables.history = History::after(self.tables.revision, Some(crate::mvcc::shown(self.tables.revision + 1)));
+        let keys = &mut self.tables.keys;
+        keys.history = History::after(keys.revision, Some(etcd_revision(keys.revision + 1)));
     }
 
-    /// Applies the entry at `index`. What is no command changes nothing, on every replica alike.
-    pub(crate) fn apply_proposal(&mut self, index: u64, proposal: &Proposal) -> Applied {
-        match Command::decode(proposal.0.clone()) {
+    /// Applies the proposal of the entry at `index`.
+    #[cfg(test)]
+    pub(crate) fn apply_proposal(&mut self, index: u64, proposal: &crate::raft::Proposal) -> Applied {
+        self.apply_decoded(index, Command::decode(proposal.0.clone()))
+    }
+
+    /// Applies what the entry at `index` was decoded to. What is no command changes nothing, on every replica alike.
+    pub(crate) fn apply_decoded(&mut self, index: u64, command: Decoded<Command>) -> Applied {
+        match command {
             Ok(command) => self.apply(index, command),
             Err(error) => {
+                // The entry is committed: to end here would end every replica, again after each restart.
                 tracing::error!(index, %error, "the log holds a proposal that is no command");
-                Applied::Refused(Refusal::Malformed)
+                Applied::Rejected(Rejection::Malformed)
             }
+        }
+    }
+
+    /// How much work a command may take, in the units of [`mvcc::MAX_WORK`]; `None`: more than [`mvcc::SHORT_WORK`]. It is found out in less.
+    pub(crate) fn short_work(&self, command: &Command) -> Option<u64> {
+        let keys = &self.tables.keys;
+        match command {
+            Command::Mvcc { txn, .. } => mvcc::short_work(keys, txn),
+            Command::LeaseRevoke { id } | Command::LeaseExpire { id, .. } => {
+                mvcc::short_writes(keys, keys.lease(*id).into_iter().flat_map(|lease| &lease.keys))
+            }
+            Command::Txn { txn, .. } => {
+                mvcc::short_writes(keys, txn.ops.iter().map(|(Op::Put { key, .. } | Op::Delete { key })| key))
+            }
+            Command::Once { command, .. } => self.short_work(command),
+            // Up to 65,536 changes are dropped.
+            Command::Compact { .. } => None,
+            // What all users of a role may do is found out anew.
+            Command::Auth(_) => None,
+            Command::By { command, .. } => {
+                let checks = CHECK_WORK.saturating_mul(self.tables.checks(command) as u64);
+                let work = self.short_work(command)?.saturating_add(checks);
+                (work <= mvcc::SHORT_WORK).then_some(work)
+            }
+            Command::OpenSession { .. }
+            | Command::LeaseGrant { .. }
+            | Command::RowPut { .. }
+            | Command::RowDelete { .. }
+            | Command::Rows(_) => Some(0),
         }
     }
 
@@ -76,40 +101,58 @@ impl State {
     pub(crate) fn apply(&mut self, index: u64, command: Command) -> Applied {
         match command {
             Command::Txn { txn, operation, request } => {
-                self.once(index, request, |state| Applied::Outcome(state.txn(txn, operation)))
+                self.once(index, request, usize::MAX, |state| Applied::Outcome(state.txn(txn, operation)))
             }
-            Command::LeasedPut { key, value, lease, request } => {
-                self.once(index, request, |state| state.leased_put(key, value, lease))
+            Command::OpenSession { nonce } => Applied::Session(self.tables.open_session(index, nonce)),
+            Command::LeaseGrant { id, ttl_seconds } => {
+                match mvcc::grant_lease(&mut self.tables.keys, index, id, ttl_seconds) {
+                    Ok(id) => Applied::Lease { id, ttl_seconds },
+                    Err(refused) => refused.into(),
+                }
             }
-            Command::OpenSession { nonce } => {
-                let Tables { sessions, digest, .. } = &mut self.tables;
-                Applied::Session(sessions.open(index, nonce, digest))
-            }
-            Command::LeaseGrant { id, ttl_seconds } => self.grant(index, id, ttl_seconds),
-            Command::LeaseRevoke { id } => self.revoke(id),
-            Command::LeaseExpire { id, granted } => match self.tables.lease(id) {
-                Some(lease) if lease.granted == granted => self.revoke(id),
-                _ => Applied::LeaseNotFound,
-            },
+            Command::LeaseRevoke { id } => ended(mvcc::revoke_lease(&mut self.tables.keys, id)),
+            Command::LeaseExpire { id, granted } => ended(mvcc::expire_lease(&mut self.tables.keys, id, granted)),
             Command::RowPut { name, value } => self.put_row(&name, &value),
-            Command::RowDelete { name } => self.delete_row(&name),
-            Command::Once { request, command } => self.once(index, Some(request), |state| state.apply(index, *command)),
-            Command::Mvcc { txn } => mvcc::apply(self, &txn),
-            Command::Compact { revision } => mvcc::compact(&mut self.tables, revision),
+            Command::RowDelete { name } => {
+                self.tables.delete_row(&name);
+                Applied::Nothing
+            }
+            Command::Rows(change) => self.change_rows(&change),
+            Command::Once { request, command } => {
+                let most_bytes = command.limits().map_or(usize::MAX, |limits| limits_of(limits).unacknowledged_bytes);
+                self.once(index, Some(request), most_bytes, |state| state.apply(index, *command))
+            }
+            Command::Mvcc { txn, limits } => match mvcc::execute(&mut self.tables.keys, &txn, limits_of(limits)) {
+                Ok(answer) => Applied::Mvcc(Arc::new(answer)),
+                Err(refused) => refused.into(),
+            },
+            Command::Compact { revision } => {
+                mvcc::compact(&mut self.tables.keys, revision).map_or_else(Applied::from, |()| Applied::Nothing)
+            }
+            Command::Auth(change) => self.tables.auth.change(&change).map_or_else(Applied::from, |()| Applied::Nothing),
+            Command::By { who, command } => match self.tables.allow(&who, &command) {
+                Ok(()) => self.apply(index, *command),
+                Err(denied) => denied.into(),
+            },
         }
     }
 
-    /// Changes what no command has changed, as a state machine with a defect does.
-    #[cfg(simulated)]
-    pub(super) fn disturb(&mut self, by: u64) {
-        self.tables.digest.add(by);
+    /// Changes what no command has changed, as damage and a state machine with a defect do: for tests.
+    pub(crate) fn disturb(&mut self, by: u64) {
+        self.tables.disturb(by);
     }
 
-    /// Applies a request unless it was applied before.
-    fn once(&mut self, index: u64, request: Option<Request>, apply: impl FnOnce(&mut Self) -> Applied) -> Applied {
+    /// Applies a request unless it was applied before, or so many bytes of answers of its session are unacknowledged.
+    fn once(
+        &mut self,
+        index: u64,
+        request: Option<Request>,
+        most_bytes: usize,
+        apply: impl FnOnce(&mut Self) -> Applied,
+    ) -> Applied {
         let Some(request) = request else { return apply(self) };
-        let Tables { sessions, digest, .. } = &mut self.tables;
-        if let Err(answer) = sessions.begin(index, &request, digest) {
+        // A proposal that was sent again, after a change of leaders, may stand in the log twice: the second gets the answer of the first.
+        if let Err(answer) = self.tables.begin_request(index, &request) {
             #[cfg(simulated)]
             if crate::simulated::is_planted(crate::simulated::Flaw::RepeatedWrite) && answer != Applied::UnknownSession
             {
@@ -117,15 +160,21 @@ impl State {
             }
             return answer;
         }
-        let answer = apply(self);
-        let Tables { sessions, digest, .. } = &mut self.tables;
-        sessions.remember(request.session, request.sequence, answer.clone(), digest);
+        let answer = if self.tables.unacknowledged_bytes(request.session) < most_bytes {
+            apply(self)
+        } else {
+            // Remembered as every answer is: a late copy must not be applied after its caller was told this.
+            Applied::Rejected(Rejection::TooManyRequests)
+        };
+        self.tables.remember_answer(request.session, request.sequence, answer.clone());
         answer
     }
 
     /// Applies a transaction unless its operation was applied before.
     fn txn(&mut self, txn: Txn, operation: Option<OperationId>) -> Outcome {
-        match operation.and_then(|id| self.tables.operations.get(id)) {
+        // The caller's own name for the write, which outlives this process and its session: the same outcome again, and nothing is applied. Of a
+        // conflict the guard is remembered, and what stands there now is reported.
+        match operation.and_then(|id| self.tables.operation(id)) {
             Some(Outcome::Conflict(Conflict { guard, .. })) => {
                 return Outcome::Conflict(self.conflict_at(*guard, &txn.guards));
             }
@@ -137,25 +186,25 @@ impl State {
             None => Outcome::Committed(self.commit(txn.ops)),
         };
         if let Some(id) = operation {
-            self.tables.restore_operation(id, outcome.clone());
+            self.tables.remember_operation(id, outcome.clone());
         }
         outcome
     }
 
     fn holds(&self, Guard { key, expected }: &Guard) -> bool {
-        let record = self.tables.record(key);
+        let record = self.tables.keys.record(key);
         expected.holds(record.map(|record| (record.value.as_ref(), record.contract_version())))
     }
 
     fn conflict_at(&self, guard: usize, guards: &[Guard]) -> Conflict {
         let current = guards.get(guard).map_or(Observed::Unknown, |Guard { key, .. }| {
-            self.tables.record(key).map(|record| record.to_entry(&own_key(key))).into()
+            self.tables.keys.record(key).map(|record| record.to_entry(&own_key(key))).into()
         });
         Conflict { guard, current }
     }
 
     fn commit(&mut self, ops: Vec<Op>) -> Committed {
-        let mut write = self.write();
+        let mut write = self.tables.keys.write();
         let version = Version::from_u64(write.revision);
         let mut versions = Vec::with_capacity(ops.len());
         for op in ops {
@@ -173,118 +222,50 @@ impl State {
         Committed { versions, revision: write.end() }
     }
 
-    fn leased_put(&mut self, key: Key, value: Bytes, lease: u64) -> Applied {
-        if self.tables.lease(lease).is_none() {
-            return Applied::LeaseNotFound;
-        }
-        let mut write = self.write();
-        write.put(&key, &value, lease);
-        let versions = vec![Some(Version::from_u64(write.revision))];
-        Applied::Outcome(Outcome::Committed(Committed { versions, revision: write.end() }))
-    }
-
-    fn grant(&mut self, index: u64, id: u64, ttl_seconds: u64) -> Applied {
-        let leases = &self.tables.leases;
-        if leases.0.contains_key(&id) {
-            return Applied::LeaseExists;
-        }
-        if leases.0.len() >= Leases::MAX {
-            return Applied::Refused(Refusal::TooManyLeases);
-        }
-        let id = if id == 0 { leases.free_id(index) } else { id };
-        self.tables.restore_lease(id, ttl_seconds, index);
-        Applied::Lease { id, ttl_seconds }
-    }
-
-    fn revoke(&mut self, id: u64) -> Applied {
-        let Some(lease) = self.tables.leases.0.remove(&id) else { return Applied::LeaseNotFound };
-        self.tables.digest.remove(digest::lease(id, lease.ttl_seconds));
-        let mut write = self.write();
-        lease.keys.iter().for_each(|key| write.delete(key));
-        Applied::Outcome(Outcome::Committed(Committed { versions: Vec::new(), revision: write.end() }))
-    }
-
     fn put_row(&mut self, name: &Bytes, value: &Bytes) -> Applied {
-        let is_new = self.tables.row(name).is_none();
-        if (is_new && self.tables.rows.len() >= MAX_ROWS)
-            || name.len() > MAX_ROW_NAME_BYTES
-            || value.len() > MAX_ROW_BYTES
-        {
-            return Applied::Refused(Refusal::TooManyRows);
-        }
-        self.tables.put_row(name, value);
-        Applied::Nothing
+        let next = [(name.clone(), Some(value.clone()))].into();
+        self.change_rows(&RowChange { next, ..RowChange::default() })
     }
 
-    fn delete_row(&mut self, name: &Bytes) -> Applied {
-        if let Some(value) = self.tables.rows.remove(name) {
-            self.tables.digest.remove(digest::row(name, &value));
+    /// All of it or nothing.
+    fn change_rows(&mut self, RowChange { expected, next }: &RowChange) -> Applied {
+        if expected.iter().any(|(name, content)| self.tables.row(name) != content.as_ref()) {
+            return Applied::Rejected(Rejection::RowsDiffer);
+        }
+        let mut count = self.tables.counts().rows;
+        let (mut is_too_large, mut grows) = (false, false);
+        for (name, content) in next {
+            match (content, self.tables.row(name).is_some()) {
+                (Some(_), false) => (count, grows) = (count + 1, true),
+                (None, true) => count -= 1,
+                _ => {}
+            }
+            let bytes = content.as_ref().map_or(0, Bytes::len);
+            is_too_large |= name.len() > MAX_ROW_NAME_BYTES || bytes > MAX_ROW_BYTES;
+        }
+        if is_too_large || grows && count > MAX_ROWS {
+            return Applied::Rejected(Rejection::TooManyRows);
+        }
+        for (name, content) in next {
+            match content {
+                Some(content) => self.tables.put_row(name, content),
+                None => self.tables.delete_row(name),
+            }
         }
         Applied::Nothing
-    }
-
-    pub(super) fn write(&mut self) -> Write<'_> {
-        Write { revision: self.tables.revision + 1, changed: false, state: self }
     }
 }
 
-/// The writes of one transaction: they share a revision, which is used up only if something changes.
-pub(super) struct Write<'a> {
-    pub(super) state: &'a mut State,
-    /// The revision that the first change makes.
-    pub(super) revision: u64,
-    pub(super) changed: bool,
+/// The limits of a version.
+#[expect(clippy::expect_used, reason = "a command with another is not decoded")]
+fn limits_of(version: u8) -> mvcc::Limits {
+    mvcc::Limits::of(version).expect("the limits of a command that was decoded are known")
 }
 
-impl Write<'_> {
-    pub(super) fn put(&mut self, key: &Key, value: &Bytes, lease: u64) {
-        let Tables { records, leases, digest, .. } = &mut self.state.tables;
-        let mut record = Record {
-            value: own(value),
-            create_revision: self.revision,
-            mod_revision: self.revision,
-            version: 1,
-            lease,
-        };
-        let (key, previous) = match records.get_key_value_mut(key) {
-            Some((key, current)) => {
-                digest.remove(digest::record(key.as_bytes(), current));
-                record.create_revision = current.create_revision;
-                record.version = current.version + 1;
-                (key.clone(), Some(std::mem::replace(current, record.clone())))
-            }
-            None => {
-                let key = own_key(key);
-                records.insert(key.clone(), record.clone());
-                (key, None)
-            }
-        };
-        digest.add(digest::record(key.as_bytes(), &record));
-        leases.attach(&key, previous.as_ref().map_or(0, |previous| previous.lease), lease);
-        self.change(Change { revision: self.revision, key, record: Some(record), previous });
-    }
-
-    pub(super) fn delete(&mut self, key: &Key) {
-        let Tables { records, leases, digest, .. } = &mut self.state.tables;
-        if let Some((key, record)) = records.remove_with_key(key) {
-            digest.remove(digest::record(key.as_bytes(), &record));
-            leases.attach(&key, record.lease, 0);
-            self.change(Change { revision: self.revision, key, record: None, previous: Some(record) });
-        }
-    }
-
-    fn change(&mut self, change: Change) {
-        self.changed = true;
-        self.state.tables.history.push(change);
-    }
-
-    /// Ends the transaction: the revision, if it was used up.
-    pub(super) fn end(self) -> Option<Revision> {
-        if !self.changed {
-            return None;
-        }
-        self.state.tables.revision = self.revision;
-        self.state.tables.history.trim();
-        Some(Revision(self.revision))
+/// How the end of a lease went.
+fn ended(revision: Result<Option<Revision>, mvcc::Refused>) -> Applied {
+    match revision {
+        Ok(revision) => Applied::Outcome(Outcome::Committed(Committed { versions: Vec::new(), revision })),
+        Err(refused) => refused.into(),
     }
 }

@@ -1,3 +1,5 @@
+//! What a failed TLS handshake means, in words for metrics and logs.
+
 use std::{error::Error, io};
 
 use tokio_rustls::rustls::{self, CertificateError};
@@ -21,6 +23,7 @@ pub(crate) fn of(error: &rustls::Error) -> Option<Refusal> {
             | CertificateError::NotValidYetContext { .. } => Refusal::ExpiredCertificate,
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Refusal::WrongName,
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => Refusal::WrongPurpose,
+            CertificateError::Revoked => Refusal::RevokedCertificate,
             _ => Refusal::UntrustedCertificate,
         },
         rustls::Error::AlertReceived(_) => Refusal::ByOther,

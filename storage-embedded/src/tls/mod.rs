@@ -6,6 +6,8 @@ mod classify;
 mod load;
 #[cfg(feature = "tls")]
 mod reload;
+#[cfg(feature = "tls")]
+mod withdrawal;
 
 use std::path::PathBuf;
 
@@ -14,9 +16,13 @@ pub use classify::refusal;
 #[cfg(feature = "tls")]
 pub(crate) use classify::{of as refusal_of, words};
 #[cfg(feature = "tls")]
-pub use load::{Loaded, provider};
+pub(crate) use load::PeerConfigs;
+#[cfg(feature = "tls")]
+pub use load::{Loaded, ServerSide, provider};
 #[cfg(feature = "tls")]
 pub use reload::Reloading;
+#[cfg(feature = "tls")]
+pub use withdrawal::Withdrawal;
 
 /// Where the certificates of one side are: files in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,4 +33,7 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The certificates of the authorities that sign those of the other side. `None`: the other side needs no certificate.
     pub ca: Option<PathBuf>,
+    /// The lists of certificates that the authorities have revoked: one of each authority whose certificates are shown here, since of others it
+    /// could not be known. `None`: no certificate is revoked.
+    pub crl: Option<PathBuf>,
 }

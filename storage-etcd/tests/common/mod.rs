@@ -5,18 +5,17 @@
 mod peers;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use etcd_client::{Client, CompactionOptions, DeleteOptions, StatusResponse};
-use storage_core::conformance::{FaultError, FaultResult, Harness, Injected};
+use storage_core::conformance::{FaultError, FaultResult};
 use storage_core::{Error, Result, Store};
 use storage_etcd::server::{HEALTH_PATH, Member, PROGRAM, ServerTls, is_healthy};
 use storage_etcd::{EtcdConfig, EtcdStore};
 use storage_testkit::programs;
-use storage_testkit::server::{Cluster, ClusterOptions, Launch, NodeContext, Probe, ServerError, ServerSpec};
-use storage_testkit::suite::{self, case_prefix};
-use tokio::sync::Mutex;
+use storage_testkit::server::{Launch, NodeContext, Probe, ServerError, ServerSpec};
+use storage_testkit::suite::{self, Processes, case_prefix};
 
 pub(crate) use storage_testkit::suite::Backend;
 
@@ -24,8 +23,7 @@ use peers::{Peers, Server};
 
 /// The servers of a cluster.
 pub(crate) struct Etcd {
-    pub(crate) cluster: Mutex<Cluster>,
-    pub(crate) endpoints: Vec<String>,
+    processes: Processes,
     peers: Arc<Peers>,
 }
 
@@ -33,15 +31,12 @@ impl Etcd {
     /// A cluster of the caller's own. Fails the test with what is missing.
     pub(crate) async fn start_with(nodes: usize, tls: Option<ServerTls>) -> Arc<Self> {
         let peers = Peers::open(nodes);
-        let spec = spec(Arc::clone(&peers), tls);
-        let cluster = Cluster::start(spec, nodes, ClusterOptions::default()).await;
-        let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
-        let endpoints = cluster.client_urls();
-        Arc::new(Self { cluster: Mutex::new(cluster), endpoints, peers })
+        let processes = Processes::start(spec(Arc::clone(&peers), tls), nodes).await;
+        Arc::new(Self { processes, peers })
     }
 
     pub(crate) fn config(&self) -> EtcdConfig {
-        EtcdConfig::new(&self.endpoints).unwrap()
+        EtcdConfig::new(self.endpoints()).unwrap()
     }
 
     pub(crate) async fn open(&self) -> EtcdStore {
@@ -50,11 +45,11 @@ impl Etcd {
 
     /// A handle that knows one server only.
     pub(crate) async fn open_on(&self, node: usize) -> EtcdStore {
-        EtcdStore::new(EtcdConfig::new([&self.endpoints[node]]).unwrap()).await.unwrap()
+        EtcdStore::new(EtcdConfig::new([&self.endpoints()[node]]).unwrap()).await.unwrap()
     }
 
     pub(crate) async fn client(&self) -> Client {
-        Client::connect(&self.endpoints, None).await.unwrap()
+        Client::connect(self.endpoints(), None).await.unwrap()
     }
 
     /// The name of a server among its peers.
@@ -69,8 +64,8 @@ impl Etcd {
     }
 
     async fn status(&self, place: usize) -> Option<StatusResponse> {
-        let asking = async { Client::connect([&self.endpoints[place]], None).await.ok()?.status().await.ok() };
-        tokio::time::timeout(Duration::from_millis(500), asking).await.ok().flatten()
+        let server = [&self.endpoints()[place]];
+        suite::told(async { Client::connect(server, None).await.ok()?.status().await.ok() }).await
     }
 }
 
@@ -82,16 +77,12 @@ impl Backend for Etcd {
         Self::start_with(nodes, None).await
     }
 
-    fn cluster(&self) -> &Mutex<Cluster> {
-        &self.cluster
-    }
-
-    fn endpoints(&self) -> &[String] {
-        &self.endpoints
+    fn processes(&self) -> &Processes {
+        &self.processes
     }
 
     async fn leads(&self) -> Option<usize> {
-        for place in 0..self.endpoints.len() {
+        for place in 0..self.endpoints().len() {
             if let Some(status) = self.status(place).await
                 && status.leader() != 0
                 && status.leader() == status.header().unwrap().member_id()
@@ -163,9 +154,4 @@ fn member(node: &NodeContext, peers: &Peers, tls: Option<&ServerTls>) -> std::re
         peer_port: peers.advertised(node.index(), node.port("peer")?),
         tls: tls.cloned(),
     })
-}
-
-/// The harness of the conformance suite on so many servers.
-pub(crate) async fn harness(nodes: usize) -> Injected<impl Harness> {
-    suite::harness::<Etcd>(nodes).await
 }

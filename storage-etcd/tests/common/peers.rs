@@ -4,17 +4,13 @@
 //! of each request between servers who is asking, so that all links of one server, in both directions, can be cut.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, LazyLock};
 
+use storage_testkit::suite::LINKS;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
-
-/// The links outlive the runtime of the test that happened to open them.
-static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
 
 /// The head of a request between servers is a few hundred bytes.
 const MAX_HEAD: usize = 16 * 1024;
@@ -42,11 +38,11 @@ impl Peers {
         for (place, listener) in listeners.into_iter().enumerate() {
             listener.set_nonblocking(true).unwrap();
             let peers = Arc::downgrade(&peers);
-            RUNTIME.spawn(async move {
+            LINKS.spawn(async move {
                 let listener = TcpListener::from_std(listener).unwrap();
                 while let Ok((client, _)) = listener.accept().await {
                     let Some(peers) = peers.upgrade() else { return };
-                    RUNTIME.spawn(async move { peers.pass_on(client, place).await });
+                    LINKS.spawn(async move { peers.pass_on(client, place).await });
                 }
             });
         }

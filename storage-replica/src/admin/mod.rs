@@ -1,20 +1,25 @@
 //! What operators ask of the nodes of a cluster, embedded ones or etcds: over etcd's API, on their client URLs.
 
 pub(crate) mod tls;
+mod token;
+mod users;
+
+pub use users::{Access, KeyPermission, PermittedKeys, UsersStatus};
 
 use std::{io, time::Duration};
 
 use futures::future::join_all;
 use storage_core::{Error, Result};
+use storage_etcd_api::proto::etcdserverpb::{
+    self as pb, cluster_client::ClusterClient, maintenance_client::MaintenanceClient,
+};
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
 };
 
-use crate::{
-    config::{ClientTls, NodeUrl},
-    etcd_api::proto::etcdserverpb::{self as pb, cluster_client::ClusterClient, maintenance_client::MaintenanceClient},
-};
+use self::token::Known;
+use crate::config::{ClientTls, Login, NodeUrl};
 
 /// How long an attempt to connect may take.
 const CONNECTS_WITHIN: Duration = Duration::from_secs(1);
@@ -26,6 +31,7 @@ const CONNECTS_WITHIN: Duration = Duration::from_secs(1);
 pub struct Admin {
     nodes: Vec<(NodeUrl, Channel)>,
     timeout: Duration,
+    login: Option<Login>,
 }
 
 /// A member of a cluster.
@@ -72,6 +78,19 @@ pub struct NodeInfo {
     pub errors: Vec<String>,
 }
 
+/// How the node at a client URL is connected to.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] for a URL, or files of TLS, that cannot be used.
+pub(crate) fn endpoint(client_url: &NodeUrl, tls: &ClientTls) -> Result<Endpoint> {
+    let wrong = |error: tonic::transport::Error| Error::invalid_argument(format!("{client_url}: {error}"));
+    let mut endpoint = Endpoint::from_shared(client_url.to_string()).map_err(wrong)?;
+    if client_url.is_tls() {
+        endpoint = endpoint.tls_config(tls::config(tls)?).map_err(wrong)?;
+    }
+    Ok(endpoint.connect_timeout(CONNECTS_WITHIN).tcp_nodelay(true))
+}
+
 impl Admin {
     /// The nodes with these client URLs. `timeout` is for each question, and for each piece of a snapshot.
     ///
@@ -89,27 +108,14 @@ impl Admin {
         if client_urls.is_empty() {
             return Err(Error::invalid_argument("no client URL of a node is given"));
         }
-        let tls = if client_urls.iter().any(NodeUrl::is_tls) { Some(tls::config(tls)?) } else { None };
-        let nodes = client_urls.iter().map(|url| {
-            let endpoint = Endpoint::from_shared(url.to_string())
-                .map_err(|error| Error::invalid_argument(format!("{url}: {error}")))?;
-            let endpoint = match &tls {
-                Some(tls) if url.is_tls() => endpoint
-                    .tls_config(tls.clone())
-                    .map_err(|error| Error::invalid_argument(format!("{url}: {error}")))?,
-                _ => endpoint,
-            };
-            Ok((url.clone(), endpoint.connect_timeout(CONNECTS_WITHIN).tcp_nodelay(true).connect_lazy()))
-        });
-        Ok(Self { nodes: nodes.collect::<Result<_>>()?, timeout })
+        let nodes = client_urls.iter().map(|url| Ok((url.clone(), endpoint(url, tls)?.connect_lazy())));
+        Ok(Self { nodes: nodes.collect::<Result<_>>()?, timeout, login: tls.login.clone() })
     }
 
     /// What each node says, in the order of the URLs.
     pub async fn status(&self) -> Vec<(NodeUrl, Result<NodeInfo>)> {
-        let answers = self.nodes.iter().map(|(url, channel)| async {
-            let answer = self.ask(status(channel.clone())).await;
-            (url.clone(), answer.map_err(|status| read_error(url, &status)))
-        });
+        let answers =
+            self.nodes.iter().map(|(url, channel)| async { (url.clone(), self.status_of(url, channel).await) });
         join_all(answers).await
     }
 
@@ -198,13 +204,25 @@ impl Admin {
         Ok(bytes)
     }
 
+    async fn status_of(&self, url: &NodeUrl, channel: &Channel) -> Result<NodeInfo> {
+        let mut answer = self.ask(status(self.logged_in(url, channel).await?)).await;
+        // One that is not taken any more: it was given long ago, or the password has changed.
+        if answer.as_ref().is_err_and(|status| status.code() == Code::Unauthenticated)
+            && let Some(login) = &self.login
+        {
+            login.set_token(None);
+            answer = self.ask(status(self.logged_in(url, channel).await?)).await;
+        }
+        answer.map_err(|status| read_error(url, &status))
+    }
+
     /// The first node that answers.
-    async fn first(&self) -> Result<(NodeUrl, Channel)> {
+    async fn first(&self) -> Result<(NodeUrl, Known)> {
         let mut last = Error::unavailable("no node answers");
         for (url, channel) in &self.nodes {
-            match self.ask(status(channel.clone())).await {
-                Ok(_) => return Ok((url.clone(), channel.clone())),
-                Err(status) => last = read_error(url, &status),
+            match self.status_of(url, channel).await {
+                Ok(_) => return Ok((url.clone(), self.known(channel))),
+                Err(error) => last = error,
             }
         }
         Err(last)
@@ -219,7 +237,7 @@ impl Admin {
 /// The longest piece of a snapshot that is taken.
 const MAX_PIECE_BYTES: usize = 64 << 20;
 
-async fn status(channel: Channel) -> Result<NodeInfo, Status> {
+async fn status(channel: Known) -> Result<NodeInfo, Status> {
     let answer = MaintenanceClient::new(channel).status(pb::StatusRequest {}).await?.into_inner();
     let header = answer.header.unwrap_or_default();
     Ok(NodeInfo {
@@ -259,12 +277,12 @@ fn read_error(url: &NodeUrl, status: &Status) -> Error {
 }
 
 /// What an etcd answers with the code of a lost connection, although it has refused.
-const REFUSALS: [&str; 1] = ["etcdserver: unhealthy cluster"];
+const REFUSAL: &str = "etcdserver: unhealthy cluster";
 
 /// The same for a change: one that was sent and not answered may have been made.
 fn write_error(url: &NodeUrl, status: &Status) -> Error {
     match read_error(url, status) {
-        error if REFUSALS.contains(&status.message()) => error,
+        error if status.message().starts_with(REFUSAL) => error,
         Error::Unavailable { source } => Error::UnknownOutcome { source },
         error => error,
     }

@@ -1,3 +1,7 @@
+//! The nodes that found a cluster, as they are written and checked.
+//!
+//! Every founding node is given the same list, so what is wrong with it is found before a node starts.
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,

@@ -1,13 +1,19 @@
+//! A configuration file: which format it has, whose it is, and what it says of one replica.
+//!
+//! All files become the same `Settings`, so that nothing behind this module knows where they came from. The environment
+//! stands over the file.
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
+use storage_embedded::disk::exposure;
+
 use super::{
-    Bootstrap, ClientTls, ClusterState, Growing, GrowingReplica, Mistake, Mistakes, NodeSettings, NodeUrl, Settings,
-    Tls, daemon, environment,
-    mistakes::Report,
-    replicas::{self, Replicas},
+    Bootstrap, ClusterState, Growing, Mistake, Mistakes, NodeSettings, Settings, daemon, environment,
+    mistakes::Reporter,
+    replicas::{self, NodeRow, ReplicaRow, Replicas},
     tree,
 };
 
@@ -18,35 +24,9 @@ pub struct Config(Content);
 #[derive(Clone, Debug)]
 enum Content {
     /// A table of all replicas.
-    Replicas(Replicas),
+    Replicas(Box<Replicas>),
     /// The original daemon's file, of one replica.
     Daemon(Box<Settings>),
-}
-
-/// One replica in the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplicaRow {
-    /// Its id, which no other replica has.
-    pub id: u64,
-    /// The node that it starts; `None`: it only connects to those of the others.
-    pub node: Option<NodeRow>,
-    /// Where its metrics and health are served, if anywhere.
-    pub admin_url: Option<NodeUrl>,
-    /// How it reaches the nodes of the others, if they have TLS.
-    pub client_tls: ClientTls,
-}
-
-/// The node of a replica in the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeRow {
-    /// Its name.
-    pub name: String,
-    /// Where clients reach it.
-    pub client_url: NodeUrl,
-    /// Where the other nodes reach it.
-    pub peer_url: NodeUrl,
-    /// Its certificates.
-    pub tls: Tls,
 }
 
 /// How a file is written.
@@ -101,7 +81,7 @@ impl Config {
         let path = path.as_ref();
         let text =
             fs::read_to_string(path).map_err(|source| LoadError::Unreadable { path: path.to_path_buf(), source })?;
-        Self::parse(&text, Format::of(path, &text), |name| std::env::var(name).ok())
+        Self::read(&text, Format::of(path, &text), exposure(path).as_deref(), |name| std::env::var(name).ok())
             .map_err(|mistakes| LoadError::Wrong { path: path.to_path_buf(), mistakes })
     }
 
@@ -114,17 +94,35 @@ impl Config {
         format: Format,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<(Self, Vec<Mistake>), Mistakes> {
-        let report = Report::default();
+        Self::read(text, format, None, variable)
+    }
+
+    /// `exposed`: others can read the file that the text is from, in words.
+    fn read(
+        text: &str,
+        format: Format,
+        exposed: Option<&str>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<(Self, Vec<Mistake>), Mistakes> {
+        let report = Reporter::default();
         let table = match format {
             Format::Toml => tree::toml(text, &report),
             Format::Json => tree::json(text, &report),
         };
         let content = table.and_then(|mut table| {
             if daemon::is(&table) {
-                return daemon::read(table, variable, &report).map(|settings| Content::Daemon(Box::new(settings)));
+                return daemon::read(table, exposed, variable, &report)
+                    .map(|settings| Content::Daemon(Box::new(settings)));
             }
+            if format == Format::Json
+                && let Some(hint) = daemon::hint(&table, &replicas::KEYS)
+            {
+                report.mistake(table.location, hint);
+                return None;
+            }
+            // Before the table is read: a variable goes through the same checks as the key that it stands over.
             environment::apply(&mut table, variable);
-            replicas::read(&table, &report).map(Content::Replicas)
+            replicas::read(&table, exposed, &report).map(|replicas| Content::Replicas(Box::new(replicas)))
         });
         report.finish(content.map(Self))
     }
@@ -157,7 +155,7 @@ impl Config {
 
     /// Whether the file says that the cluster grows by itself: it has a table `membership`.
     pub fn grows(&self) -> bool {
-        matches!(&self.0, Content::Replicas(Replicas { timing: Some(_), .. }))
+        matches!(&self.0, Content::Replicas(replicas) if replicas.timing.is_some())
     }
 
     /// What one replica does in a cluster that grows by itself: each replica whose row describes a node may be given one.
@@ -175,25 +173,32 @@ impl Config {
             ));
         };
         let replicas = table.rows.iter().filter_map(|row| {
-            let NodeRow { name, client_url, peer_url, tls } = row.node.clone()?;
-            Some(GrowingReplica { id: row.id, name, client_url, peer_url, tls })
+            let NodeRow { name, client_url, peer_url, .. } = row.node.clone()?;
+            Some(storage_membership::Replica { id: row.id, name, client_url, peer_url })
         });
         let replicas: Vec<_> = replicas.collect();
         let own = replicas.iter().find(|row| row.id == replica).cloned();
-        Ok(Growing {
+        table.token.check()?;
+        let membership = storage_membership::Settings {
             replica: own.ok_or_else(|| format!("there is no replica {replica} with a node"))?,
             replicas,
             token: table.token.clone(),
-            engine: table.engine,
             data_dir: node.data_dir,
+            bootstrap,
+            timing: table.timing.unwrap_or_default(),
+            is_dry_run: false,
+        };
+        Ok(Growing {
+            membership,
+            engine: table.engine,
+            bounds: table.bounds,
+            max_connections: table.max_connections,
             etcd_program: table.etcd_program.clone(),
+            tls: node.tls,
             client_tls,
             startup_timeout,
             log,
             admin_url,
-            bootstrap,
-            timing: table.timing.unwrap_or_default(),
-            is_dry_run: false,
         })
     }
 }
@@ -217,6 +222,8 @@ fn settings(replicas: &Replicas, row: &ReplicaRow) -> Settings {
             // All replicas are given the same file, and some may share a machine.
             data_dir: replicas.data_dir.join(name),
             engine: replicas.engine,
+            bounds: replicas.bounds,
+            max_connections: replicas.max_connections,
             etcd_program: replicas.etcd_program.clone(),
             log: replicas.log.clone(),
         }),

@@ -1,15 +1,17 @@
+//! What is wrong with a configuration, each with its place: all of it, in the order in which people read.
+
 use std::{cell::RefCell, fmt};
 
 /// Where something stands. In the order in which people are told: lines first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum Location {
     /// A line of the file, from 1.
     Line(usize),
     /// An environment variable.
     Variable(&'static str),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(line) => write!(f, "line {line}"),
@@ -22,14 +24,14 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     /// Where it is.
-    pub place: Place,
+    pub location: Location,
     /// What it is, and what to do about it.
     pub text: String,
 }
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.text)
+        write!(f, "{}: {}", self.location, self.text)
     }
 }
 
@@ -55,26 +57,26 @@ impl fmt::Display for Mistakes {
 
 /// Collects mistakes while a configuration is read.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(super) struct Reporter {
     mistakes: RefCell<Vec<Mistake>>,
     warnings: RefCell<Vec<Mistake>>,
 }
 
-impl Report {
-    pub(super) fn mistake(&self, place: Place, text: impl Into<String>) {
-        self.mistakes.borrow_mut().push(Mistake { place, text: text.into() });
+impl Reporter {
+    pub(super) fn mistake(&self, location: Location, text: impl Into<String>) {
+        self.mistakes.borrow_mut().push(Mistake { location, text: text.into() });
     }
 
-    pub(super) fn warning(&self, place: Place, text: impl Into<String>) {
-        self.warnings.borrow_mut().push(Mistake { place, text: text.into() });
+    pub(super) fn warning(&self, location: Location, text: impl Into<String>) {
+        self.warnings.borrow_mut().push(Mistake { location, text: text.into() });
     }
 
     /// What was read, with the warnings; or all mistakes, if there are some.
     pub(super) fn finish<T>(self, read: Option<T>) -> Result<(T, Vec<Mistake>), Mistakes> {
         let (mut mistakes, mut warnings) = (self.mistakes.into_inner(), self.warnings.into_inner());
         // Stable: mistakes of one line stay as they were found.
-        mistakes.sort_by_key(|mistake| mistake.place);
-        warnings.sort_by_key(|warning| warning.place);
+        mistakes.sort_by_key(|mistake| mistake.location);
+        warnings.sort_by_key(|warning| warning.location);
         match read {
             Some(read) if mistakes.is_empty() => Ok((read, warnings)),
             _ => Err(Mistakes { mistakes, warnings }),

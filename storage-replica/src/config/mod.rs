@@ -8,7 +8,7 @@
 //! use storage_replica::config::{Config, Format};
 //!
 //! let text = r#"
-//!     token = "unique-token"
+//!     token = "4b0e9c0f6a6d4f2a9d3c1e5b7a8f6e2d"
 //!     replicas = [
 //!         { id = 1, start_node = "yes", node_name = "n1", client_url = "http://10.0.1.1:2379", peer_url = "http://10.0.1.1:2380" },
 //!         { id = 2, start_node = "no" },
@@ -25,21 +25,28 @@ mod environment;
 mod fields;
 mod file;
 mod growing;
+mod login;
 mod mistakes;
 mod replicas;
+mod secret;
 mod settings;
 mod tls;
 mod tree;
-mod url;
 
 pub use cluster::{InitialCluster, Member};
 pub use environment::VARIABLES;
-pub use file::{Config, Format, LoadError, NodeRow, ReplicaRow};
-pub use growing::{Bootstrap, Growing, GrowingReplica, Timing};
-pub use mistakes::{Mistake, Mistakes, Place};
-pub use settings::{ClusterState, Engine, Log, LogFormat, LogLevel, LogOutput, NodeSettings, Settings, Token};
+pub use file::{Config, Format, LoadError};
+pub use growing::{Growing, parse_bootstrap};
+pub use login::Login;
+pub use mistakes::{Location, Mistake, Mistakes};
+pub use replicas::{NodeRow, ReplicaRow};
+pub use secret::{check_token, token_in};
+pub use settings::{
+    ClusterState, Engine, Log, LogFormat, LogLevel, LogOutput, NodeSettings, Settings, parse_bytes, parse_connections,
+};
+pub use storage_embedded::{Bounds, disk::exposure, secret_in};
+pub use storage_membership::{Bootstrap, NodeUrl, Timing, Token};
 pub use tls::{ClientTls, Tls, exposed};
-pub use url::NodeUrl;
 
 /// How long a replica waits for its cluster if the configuration does not say: as long as the original daemon did.
 pub const DEFAULT_STARTUP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);

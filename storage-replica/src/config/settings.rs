@@ -1,6 +1,14 @@
+//! What one replica does, and the words that stand for it in files and on command lines.
+//!
+//! Data and parsers only: a value that is here has been checked. Durations and bytes are written as Go and etcd write
+//! them.
+
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
-use super::{ClientTls, InitialCluster, NodeUrl, Tls, mistakes::did_you_mean};
+use storage_embedded::Bounds;
+use storage_membership::{NodeUrl, Token};
+
+use super::{ClientTls, InitialCluster, Tls, mistakes::did_you_mean};
 
 /// What one replica does.
 #[derive(Clone, Debug)]
@@ -16,7 +24,7 @@ pub struct Settings {
     pub startup_timeout: Duration,
     /// What it logs, and where.
     pub log: Log,
-    /// Where metrics and health are served, if anywhere: see [`monitor`](crate::monitor).
+    /// Where metrics and health are served, if anywhere.
     pub admin_url: Option<NodeUrl>,
 }
 
@@ -41,6 +49,10 @@ pub struct NodeSettings {
     pub data_dir: PathBuf,
     /// What the node is.
     pub engine: Engine,
+    /// Bounds of what an embedded node keeps on its disk; an etcd has its own.
+    pub bounds: Bounds,
+    /// How many connections clients of an embedded node may have at the most: see [`storage_etcd_api::Options::max_connections`].
+    pub max_connections: usize,
     /// The program of an etcd; `None`: the environment variable `ETCD_BIN`, or `etcd` on the path.
     pub etcd_program: Option<PathBuf>,
     /// What an etcd logs, and where; an embedded node logs with the program.
@@ -53,12 +65,12 @@ pub enum ClusterState {
     /// It founds the cluster with the others.
     #[default]
     New,
-    /// The cluster is there and has taken it in: see [`Admin::add`](crate::admin::Admin::add).
+    /// The cluster is there and has taken it in.
     Existing {
         /// Client URLs of the cluster, which an embedded node asks for its id.
         endpoints: Vec<NodeUrl>,
     },
-    /// It was told who it is: see [`membership`](crate::membership). The initial cluster is what an etcd is given.
+    /// It was told who it is: see [`storage_membership`]. The initial cluster is what an etcd is given.
     Given {
         /// The id of its cluster.
         cluster: u128,
@@ -100,35 +112,6 @@ impl fmt::Display for Engine {
             Self::Embedded => "embedded",
             Self::Etcd => "etcd",
         })
-    }
-}
-
-/// A word that no other cluster has: the ids of the cluster and of its nodes are made of it, and nodes let in who proves to know
-/// it. Embedded nodes do not send it, and it is not shown; since the ids are, it should be drawn by lot: `openssl rand -hex 32`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
-
-impl Token {
-    /// The word itself.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(..)")
-    }
-}
-
-impl FromStr for Token {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.trim().is_empty() {
-            return Err("a token has at least one character: choose one that no other cluster has".to_owned());
-        }
-        Ok(Self(text.to_owned()))
     }
 }
 
@@ -259,6 +242,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
             "h" => 3_600_000,
             _ => return Err(wrong()),
         };
+        // Checked: a number that is too long is a mistake in the file, and not a short time.
         let part = number.parse::<u64>().ok().and_then(|number| number.checked_mul(millis));
         total = part.and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
         rest = tail;
@@ -266,9 +250,63 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if total == 0 { Err(wrong()) } else { Ok(Duration::from_millis(total)) }
 }
 
+/// The least bound of bytes that may be set: one value of the largest size must be far from it.
+const LEAST_BYTES: u64 = 16 << 20;
+
+/// A number of bytes, as it is written: `64MiB`, `1GiB`, `67108864`; at least 16 MiB.
+///
+/// # Errors
+/// How it is written.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let scale = match unit.trim_start() {
+        "" => Some(1),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        _ => None,
+    };
+    let bytes = number.parse::<u64>().ok().zip(scale).and_then(|(number, scale)| number.checked_mul(scale));
+    match bytes {
+        Some(bytes) if bytes >= LEAST_BYTES => Ok(bytes),
+        Some(_) => Err(format!("{text} is too little: at least 16MiB")),
+        None => Err(format!("`{text}` is no number of bytes: it is written 64MiB, 1GiB, 67108864")),
+    }
+}
+
+/// How many connections a client port may have, as it is written: at least 1.
+///
+/// # Errors
+/// How it is written.
+pub fn parse_connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err(format!("`{text}` is no number of connections: at least 1")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_has_a_connection_at_least() {
+        assert_eq!(parse_connections("10000"), Ok(10_000));
+        for text in ["", "0", "-1", "many", "1.5"] {
+            assert!(parse_connections(text).unwrap_err().contains("is no number of connections"), "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_written_with_a_unit_or_without() {
+        for (text, bytes) in [("16MiB", 16 << 20), ("65536 KiB", 64 << 20), ("2GiB", 2 << 30), ("67108864", 64 << 20)] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "64MB", "64 mib", "-1", "1.5GiB", "MiB", "99999999999GiB"] {
+            assert!(parse_bytes(text).unwrap_err().contains("is no number of bytes"), "{text}");
+        }
+        assert!(parse_bytes("16777215").unwrap_err().contains("too little"));
+    }
 
     #[test]
     fn durations_are_written_as_in_go() {
@@ -278,11 +316,5 @@ mod tests {
         for text in ["", "0s", "5", "s", "1.5s", "-1s", "1 s", "1d", "99999999999999999999s", "9999999999999999h"] {
             assert!(duration(text).unwrap_err().contains("is no duration"), "{text}");
         }
-    }
-
-    #[test]
-    fn a_token_is_not_shown() {
-        let token: Token = "s3cret".parse().unwrap();
-        assert!(!format!("{token:?}").contains("s3cret"));
     }
 }

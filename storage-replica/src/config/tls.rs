@@ -1,9 +1,19 @@
+//! Certificates by etcd's names: what serves which URL, and what is missing or wrong.
+//!
+//! Invariant: an `https` URL without its certificates is a mistake of the configuration, and never plain HTTP. Keys
+//! themselves are not kept here.
+
 use std::path::PathBuf;
 
 use storage_core::Error;
 use storage_embedded::tls::{Loaded, TlsFiles};
 
-use super::{NodeUrl, fields::Fields, mistakes::Report, replicas::path, tree::Table};
+use super::{
+    Login, NodeUrl,
+    fields::{Fields, path},
+    mistakes::{Location, Reporter},
+    tree::Table,
+};
 
 /// The certificates of a replica, as files in PEM, by etcd's names.
 ///
@@ -16,6 +26,8 @@ pub struct Tls {
     pub key_file: Option<PathBuf>,
     /// `trusted_ca_file`: the authorities that sign the certificates of the others.
     pub trusted_ca_file: Option<PathBuf>,
+    /// `crl_file`: the certificates that those authorities have revoked.
+    pub crl_file: Option<PathBuf>,
     /// `client_cert_auth`: whether clients need a certificate. `None`: if there is a `trusted_ca_file`.
     pub client_cert_auth: Option<bool>,
     /// `peer_cert_file`: the certificate that other nodes are shown, if it is another one.
@@ -24,6 +36,10 @@ pub struct Tls {
     pub peer_key_file: Option<PathBuf>,
     /// `peer_trusted_ca_file`: the authorities that sign the certificates of other nodes, if they are others.
     pub peer_trusted_ca_file: Option<PathBuf>,
+    /// `peer_crl_file`: the certificates that the authorities of other nodes have revoked, if it is another file.
+    pub peer_crl_file: Option<PathBuf>,
+    /// `user` and `password_file`: who the replica is as a client of nodes that ask for users.
+    pub login: Option<Login>,
 }
 
 /// Whom a client of nodes trusts, and who it is to them: files in PEM.
@@ -33,25 +49,41 @@ pub struct ClientTls {
     pub ca: Option<PathBuf>,
     /// The client's own certificate, and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
+    /// The user that it is, if the nodes ask for users and do not take the name in its certificate.
+    pub login: Option<Login>,
 }
 
 /// Its keys, of which a replica's row can have those of the files for itself.
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 11] = [
     "cert_file",
     "key_file",
     "trusted_ca_file",
+    "crl_file",
     "client_cert_auth",
     "peer_cert_file",
     "peer_key_file",
     "peer_trusted_ca_file",
+    "peer_crl_file",
+    "user",
+    "password_file",
 ];
 
 impl Tls {
     /// The table `tls`.
-    pub(super) fn read(table: &Table, report: &Report) -> Self {
+    pub(super) fn read(table: &Table, report: &Reporter) -> Self {
         let fields = Fields::of(table, &KEYS, report);
         let client_cert_auth = fields.flag("client_cert_auth").map(|at| at.value);
-        Self { client_cert_auth, ..Self::default() }.with(&fields)
+        let user = fields.parsed("user", |user| Ok::<_, String>(user.to_owned())).map(|at| at.value);
+        let file = fields.parsed("password_file", path).map(|at| at.value);
+        let login = match (user, file) {
+            (Some(user), Some(file)) => Some(Login::from_file(user, file)),
+            (None, None) => None,
+            _ => {
+                report.mistake(Location::Line(1), "`user` and `password_file` of the table `tls` belong together");
+                None
+            }
+        };
+        Self { client_cert_auth, login, ..Self::default() }.with(&fields)
     }
 
     /// The same, with those files of a row that it has for itself.
@@ -63,10 +95,13 @@ impl Tls {
             cert_file: or("cert_file", &self.cert_file),
             key_file: or("key_file", &self.key_file),
             trusted_ca_file: or("trusted_ca_file", &self.trusted_ca_file),
+            crl_file: or("crl_file", &self.crl_file),
             client_cert_auth: self.client_cert_auth,
             peer_cert_file: or("peer_cert_file", &self.peer_cert_file),
             peer_key_file: or("peer_key_file", &self.peer_key_file),
             peer_trusted_ca_file: or("peer_trusted_ca_file", &self.peer_trusted_ca_file),
+            peer_crl_file: or("peer_crl_file", &self.peer_crl_file),
+            login: self.login.clone(),
         }
     }
 
@@ -87,7 +122,9 @@ impl Tls {
             (Some(false), _) => None,
             (_, ca) => ca.clone(),
         };
-        Ok(TlsFiles { cert: cert.clone(), key: key.clone(), ca })
+        // The lists are of the authorities: without them, nobody's certificate is looked at.
+        let crl = ca.as_ref().and(self.crl_file.clone());
+        Ok(TlsFiles { cert: cert.clone(), key: key.clone(), ca, crl })
     }
 
     /// What nodes with `https` peer URLs show each other. They always need certificates.
@@ -109,13 +146,16 @@ impl Tls {
         let ca = ca.ok_or(
             "an https peer URL needs `peer_trusted_ca_file` or `trusted_ca_file`, which signs the certificates of nodes",
         )?;
-        Ok(TlsFiles { cert, key, ca: Some(ca) })
+        // The lists of the clients' authorities say nothing of others.
+        let shared = if self.peer_trusted_ca_file.is_none() { self.crl_file.clone() } else { None };
+        let crl = self.peer_crl_file.clone().or(shared);
+        Ok(TlsFiles { cert, key, ca: Some(ca), crl })
     }
 
     /// Who the replica is as a client of nodes.
     pub fn client(&self) -> ClientTls {
         let identity = self.cert_file.clone().zip(self.key_file.clone());
-        ClientTls { ca: self.trusted_ca_file.clone(), identity }
+        ClientTls { ca: self.trusted_ca_file.clone(), identity, login: self.login.clone() }
     }
 
     /// What is missing for a node with these URLs.
@@ -178,14 +218,23 @@ mod tests {
     #[test]
     fn the_peer_port_takes_what_it_has_for_itself_before_what_clients_are_shown() {
         let file = |name: &str| Some(PathBuf::from(name));
-        let shared = Tls { cert_file: file("c"), key_file: file("k"), trusted_ca_file: file("ca"), ..Tls::default() };
-        let all = TlsFiles { cert: "c".into(), key: "k".into(), ca: file("ca") };
+        let shared = Tls {
+            cert_file: file("c"),
+            key_file: file("k"),
+            trusted_ca_file: file("ca"),
+            crl_file: file("crl"),
+            ..Tls::default()
+        };
+        let all = TlsFiles { cert: "c".into(), key: "k".into(), ca: file("ca"), crl: file("crl") };
         assert_eq!((shared.server(), shared.peer()), (Ok(all.clone()), Ok(all.clone())));
         let open = Tls { client_cert_auth: Some(false), ..shared.clone() };
-        assert_eq!((open.server().unwrap().ca, open.peer()), (None, Ok(all)));
+        assert_eq!((open.server().unwrap().ca, open.server().unwrap().crl, open.peer()), (None, None, Ok(all)));
         let own =
             Tls { peer_cert_file: file("pc"), peer_key_file: file("pk"), peer_trusted_ca_file: file("pca"), ..shared };
-        assert_eq!(own.peer(), Ok(TlsFiles { cert: "pc".into(), key: "pk".into(), ca: file("pca") }));
+        let its_own = TlsFiles { cert: "pc".into(), key: "pk".into(), ca: file("pca"), crl: None };
+        assert_eq!(own.peer(), Ok(its_own.clone()));
+        let revoking = Tls { peer_crl_file: file("pcrl"), ..own.clone() };
+        assert_eq!(revoking.peer(), Ok(TlsFiles { crl: file("pcrl"), ..its_own }));
         assert!(Tls { peer_key_file: None, ..own }.peer().is_err(), "a certificate and another's key");
     }
 

@@ -8,27 +8,30 @@
 //!
 //! The port has neither TLS nor passwords: bind it to an address that only operators reach.
 
-mod page;
 mod process;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::State,
     http::{StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing,
 };
 use futures::FutureExt as _;
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, metrics::counter::ConstCounter};
 use storage_core::{Error, ReadOptions, Registry, Result, Store};
+use storage_embedded::{Refusals, connections::Budget};
+use storage_etcd_api::{Port, connections, note_request};
 use tokio::{net::TcpListener, task::JoinHandle};
-use tonic::{service::Routes, transport::server::TcpIncoming};
+use tonic::service::Routes;
 
-pub use page::{Kind, Labels, Page};
-
+use self::process::Process;
 use crate::{
     config::NodeUrl,
+    exposition::{self, labelled},
     node::{self, ManagedNode},
 };
 
@@ -39,6 +42,7 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Monitor {
     address: SocketAddr,
+    refusals: Arc<Refusals>,
     task: JoinHandle<()>,
 }
 
@@ -48,6 +52,25 @@ pub(crate) struct Watched {
     pub(crate) node: Option<Arc<dyn ManagedNode>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) calls: Arc<Registry>,
+}
+
+/// What is watched, and the port itself.
+#[derive(Clone, Debug)]
+struct MonitorState {
+    watched: Watched,
+    refusals: Arc<Refusals>,
+}
+
+/// How many connections this port itself has refused.
+#[derive(Debug)]
+struct Refused(Arc<Refusals>);
+
+impl Collector for Refused {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Connections to this port that were refused, by reason.";
+        let counts = self.0.iter().map(|(refusal, count)| ([("reason", refusal.name())], ConstCounter::new(count)));
+        labelled(&mut encoder, "storage_admin_refused_connections", help, counts)
+    }
 }
 
 impl Monitor {
@@ -62,23 +85,31 @@ impl Monitor {
         let cannot = |error| node::cannot_listen("admin", url, &error);
         let listener = TcpListener::bind(url.authority()).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
+        let port = Port::new("admin", Budget::of_this_process().admin);
+        let refusals = Arc::clone(port.refusals());
         let routes = Router::new()
             .route("/metrics", routing::get(metrics))
             .route("/health", routing::get(health))
             .route("/ready", routing::get(ready))
-            .with_state(watched);
-        let server = tonic::transport::Server::builder().accept_http1(true).add_routes(Routes::from(routes));
+            .with_state(MonitorState { watched, refusals: Arc::clone(&refusals) })
+            .layer(middleware::from_fn(note_request));
+        let server = storage_etcd_api::server().add_routes(Routes::from(routes));
         let task = tokio::spawn(async move {
-            if let Err(error) = server.serve_with_incoming(TcpIncoming::from(listener)).await {
+            if let Err(error) = server.serve_with_incoming(connections(listener, None, port)).await {
                 tracing::error!(%error, "metrics and health are served no more");
             }
         });
-        Ok(Self { address, task })
+        Ok(Self { address, refusals, task })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Which connections were refused, and why.
+    pub fn refusals(&self) -> &Arc<Refusals> {
+        &self.refusals
     }
 
     /// Closes the port. It is free when this returns.
@@ -96,17 +127,17 @@ impl Drop for Monitor {
     }
 }
 
-async fn metrics(State(watched): State<Watched>) -> Response {
-    let mut page = Page::default();
-    if let Some(node) = &watched.node {
-        node.metrics(&mut page);
-    }
-    page.append(&watched.calls.render());
-    process::write(&mut page);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.into_text()).into_response()
+async fn metrics(State(MonitorState { watched, refusals }): State<MonitorState>) -> Response {
+    let mut process = prometheus_client::registry::Registry::default();
+    process.register_collector(Box::new(Process));
+    process.register_collector(Box::new(Refused(refusals)));
+    let mut text = watched.node.as_ref().map(|node| node.metrics()).unwrap_or_default();
+    text += &watched.calls.render();
+    text += &exposition::text(&process);
+    ([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], text).into_response()
 }
 
-async fn health(State(watched): State<Watched>) -> Response {
+async fn health(State(MonitorState { watched, .. }): State<MonitorState>) -> Response {
     let trouble = match &watched.node {
         Some(node) => node.stopped().now_or_never().map(|stopped| match stopped {
             Err(error) => error.to_string(),
@@ -117,7 +148,7 @@ async fn health(State(watched): State<Watched>) -> Response {
     answer("healthy", trouble, Vec::new())
 }
 
-async fn ready(State(watched): State<Watched>) -> Response {
+async fn ready(State(MonitorState { watched, .. }): State<MonitorState>) -> Response {
     match watched.store.ping(ReadOptions::default().timeout(ANSWERS_WITHIN)).await {
         Ok(()) => answer("ready", None, Vec::new()),
         Err(error) => {

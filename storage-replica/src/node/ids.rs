@@ -35,14 +35,6 @@ pub(super) fn possible_clusters(settings: &NodeSettings) -> Vec<u128> {
     possible
 }
 
-/// The id of a cluster as the etcd API shows it, where ids have 64 bits.
-pub(crate) fn shown_cluster(cluster: u128) -> u64 {
-    let bytes = cluster.to_le_bytes();
-    let (low, high) = bytes.split_at(8);
-    let half = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
-    half(low) ^ half(high)
-}
-
 /// The id of the cluster that these members found.
 pub fn cluster_id(cluster: &InitialCluster, token: &Token) -> u128 {
     let mut nodes: Vec<_> = cluster.members().iter().map(|member| node_id(&member.peer_url, token)).collect();

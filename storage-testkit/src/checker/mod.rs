@@ -5,7 +5,7 @@
 //! linearizable if and only if what was done to each key is, so each key is looked at alone. docs/histories.md tells what that
 //! covers, what it does not, and how fast it is.
 
-mod report;
+mod findings;
 mod search;
 mod shrink;
 mod steps;
@@ -15,7 +15,7 @@ use std::{collections::HashMap, fmt};
 
 use storage_core::{Key, OperationId};
 
-pub use report::{Cited, Report, Undecided, Violation};
+pub use findings::{Cited, Findings, Undecided, Violation};
 
 use self::{
     search::{Finding, search},
@@ -56,7 +56,7 @@ impl<'a> Checker<'a> {
 
     /// Checks every key of a history.
     #[must_use]
-    pub fn check(&self, history: &History) -> Report {
+    pub fn check(&self, history: &History) -> Findings {
         let with_id = merged(history.operations());
         let without_id = history.operations().iter().enumerate().filter(|(_, operation)| operation.id.is_none());
         let operations = without_id.chain(with_id.iter().map(|(number, operation)| (*number, operation)));
@@ -71,7 +71,7 @@ impl<'a> Checker<'a> {
                 operations.push((number, operation));
             }
         }
-        let mut report = Report::new(history, by_key.len());
+        let mut report = Findings::new(history, by_key.len());
         let mut checked = Progress { tell: self.progress, operations: 0 };
         for operations in &by_key {
             self.check_key(operations, &mut checked, &mut report);
@@ -79,7 +79,7 @@ impl<'a> Checker<'a> {
         report
     }
 
-    fn check_key(&self, operations: &[(usize, &Operation)], checked: &mut Progress<'_>, report: &mut Report) {
+    fn check_key(&self, operations: &[(usize, &Operation)], checked: &mut Progress<'_>, report: &mut Findings) {
         let alone: Vec<&Operation> = operations.iter().map(|(_, operation)| *operation).collect();
         let key = KeySteps::new(&alone);
         let wrong = match key.same_version {

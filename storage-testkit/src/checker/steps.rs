@@ -199,6 +199,7 @@ impl<'a> Naming<'a> {
         for step in &mut steps {
             let Effect::Set(state) = step.effect else { continue };
             let (value, version) = self.states[state as usize];
+            // Only puts whose version was not told have a choice: an unknown outcome, or a store that does not tell.
             if state <= OTHER || version != NONE {
                 continue;
             }
@@ -236,6 +237,8 @@ impl<'a> Naming<'a> {
                     Condition::NotValue(value) => (with_value[*value as usize], false),
                     _ => continue,
                 };
+                // A condition that one state fulfils becomes that state: comparing numbers is what makes the search
+                // fast.
                 let exact = match named {
                     Named::Nothing => Condition::Impossible,
                     Named::One(state) => Condition::Is(state),
@@ -281,6 +284,8 @@ impl<'a> Naming<'a> {
             Expected::Exists => Condition::Exists,
             Expected::Version(version) => {
                 let version = self.version(*version);
+                // A guard that held, or may have, has found its version there. One that failed says only that it was
+                // not there then.
                 self.found[version as usize] |= !conflict;
                 Condition::Version(version)
             }

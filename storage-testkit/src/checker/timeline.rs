@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::report::{Cited, Report, Violation, millis};
+use super::findings::{Cited, Findings, Violation, millis};
 use crate::history::{Action, Outcome};
 
 const STYLE: &str = "\
@@ -18,8 +18,15 @@ svg{width:100%;height:auto;display:block;margin:1rem 0}text{fill:var(--ink);font
 table{border-collapse:collapse;font:13px ui-monospace,monospace}td,th{padding:.2rem .8rem;text-align:left;\
 border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}.scroll{overflow-x:auto}";
 
-/// The page of a report.
-pub(super) fn page(report: &Report) -> String {
+impl Findings {
+    /// The violations, drawn: one HTML page that needs nothing else.
+    #[must_use]
+    pub fn html(&self) -> String {
+        page(self)
+    }
+}
+
+fn page(report: &Findings) -> String {
     let mut page = String::new();
     let verdict = if report.is_linearizable() { "The history is linearizable" } else { "Not shown to be linearizable" };
     let verdict = if report.violating_keys > 0 { "The history is not linearizable" } else { verdict };

@@ -49,6 +49,7 @@ impl History {
         for line in 1.. {
             let wrong = |reason: String| ReadError::Line { line, reason };
             bytes.clear();
+            // One byte more than is permitted: so a line that is too long is seen without being read whole.
             let limit = MAX_LINE_BYTES as u64 + 1;
             let read = from.by_ref().take(limit).read_until(b'\n', &mut bytes);
             if read.map_err(|source| ReadError::Io { line, source })? == 0 {

@@ -60,4 +60,14 @@ impl History {
     pub fn operations(&self) -> &[Operation] {
         &self.operations
     }
+
+    /// How many operations were answered as asked or refused by their guard, were certainly not applied, and have an unknown outcome.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize, usize) {
+        self.operations.iter().fold((0, 0, 0), |(answered, failed, unknown), operation| match operation.outcome {
+            Outcome::Ok { .. } | Outcome::Conflict { .. } => (answered + 1, failed, unknown),
+            Outcome::Failed => (answered, failed + 1, unknown),
+            Outcome::Unknown => (answered, failed, unknown + 1),
+        })
+    }
 }

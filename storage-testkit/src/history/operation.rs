@@ -1,3 +1,8 @@
+//! One operation of a history: what a client did to one key, when, and what it was told.
+//!
+//! The checker judges by this alone. An unknown outcome is a fact of its own: such an operation may take effect at any
+//! time after its start, or never.
+
 use std::fmt;
 
 use bytes::Bytes;

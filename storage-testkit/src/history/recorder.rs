@@ -1,3 +1,9 @@
+//! Writes down what goes through the handles that it wraps.
+//!
+//! Invariants: an operation stands in the history before it is sent, so one that is never answered is there as unknown.
+//! Its times enclose the call. Reads that may be stale are not written down, since they promise nothing that could be
+//! checked.
+
 use std::{
     fmt,
     ops::Range,
@@ -103,6 +109,8 @@ impl Shared {
 
     /// Writes down how they ended, in the order in which they began.
     fn end(&self, place: Range<usize>, outcomes: impl IntoIterator<Item = Outcome>) {
+        // Before the lock is waited for: the answer was there by now, and a later end would excuse more orders than
+        // there were.
         let end = Some(self.now());
         let mut all = self.lock();
         for (operation, outcome) in all.get_mut(place).into_iter().flatten().zip(outcomes) {
@@ -233,6 +241,7 @@ impl<S: Store> Store for Recording<S> {
         if let (Ok(page), true) = (&answer, linearizable) {
             let end = Some(self.shared.now());
             self.shared.begin(page.entries.iter().map(|entry| {
+                // A scan does not tell which keys it looked for in vain, so that absent ones stay out.
                 let outcome = seen(Some(entry));
                 Operation { end, outcome, ..self.read(start, entry.key.clone()) }
             }));

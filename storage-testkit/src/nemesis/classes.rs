@@ -1,7 +1,12 @@
+//! The classes of faults: their names, what they need of the machine, and which can strike here.
+//!
+//! A class that is impossible says why. It is skipped with that reason, and never counted as survived.
+
 use std::fmt;
 
 use super::{
-    Fault, Needs, Victims, kill::Kill, membership::Membership, partition::Partition, pause::Pause, power::PowerLoss,
+    Fault, Needs, Victims, client::HostileClient, kill::Kill, membership::Membership, operator::Operator,
+    partition::Partition, pause::Pause, power::PowerLoss,
 };
 
 /// A class of faults.
@@ -18,14 +23,26 @@ pub enum Class {
     Power,
     /// Members join and leave.
     Membership,
-    /// All that are possible, also two at once.
+    /// An operator's commands, wrong ones among them, restarts, and files that cannot be read or opened.
+    Operator,
+    /// A client that does what harm it can.
+    Client,
+    /// Those of machines, the first five, as far as they are possible, also two at once.
     Combined,
 }
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 6] =
-        [Self::Kill, Self::Pause, Self::Partition, Self::Power, Self::Membership, Self::Combined];
+    pub const ALL: [Self; 8] = [
+        Self::Kill,
+        Self::Pause,
+        Self::Partition,
+        Self::Power,
+        Self::Membership,
+        Self::Operator,
+        Self::Client,
+        Self::Combined,
+    ];
 
     const SINGLE: [Self; 5] = [Self::Kill, Self::Pause, Self::Partition, Self::Power, Self::Membership];
 
@@ -38,6 +55,8 @@ impl Class {
             Self::Partition => "partition",
             Self::Power => "power",
             Self::Membership => "membership",
+            Self::Operator => "operator",
+            Self::Client => "client",
             Self::Combined => "combined",
         }
     }
@@ -66,10 +85,19 @@ impl Class {
         match self {
             Self::Partition if victims.network.is_none() => missing(victims.no_network.as_ref()),
             Self::Power if victims.image.is_none() => missing(victims.no_image.as_ref()),
-            Self::Membership if victims.members.is_none() => Err("the members of these servers are fixed".to_owned()),
+            Self::Membership | Self::Operator if victims.members.is_none() => {
+                Err("the members of these servers are fixed".to_owned())
+            }
+            Self::Client if victims.clients.is_none() => Err("no handle for it was given".to_owned()),
             Self::Combined if self.faults(victims).len() < 2 => Err("only one class of faults is possible".to_owned()),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the servers are whole when a fault has ended, so that the service is to be back soon.
+    #[must_use]
+    pub(super) fn is_survived(self) -> bool {
+        matches!(self, Self::Operator | Self::Client)
     }
 
     /// The faults of this class that are possible here.
@@ -81,6 +109,8 @@ impl Class {
             Self::Partition => vec![Box::new(Partition)],
             Self::Power => vec![Box::new(PowerLoss)],
             Self::Membership => vec![Box::new(Membership)],
+            Self::Operator => vec![Box::new(Operator::default())],
+            Self::Client => vec![Box::new(HostileClient::default())],
             Self::Combined => {
                 let possible = Self::SINGLE.into_iter().filter(|class| class.possible(victims).is_ok());
                 possible.flat_map(|class| class.faults(victims)).collect()

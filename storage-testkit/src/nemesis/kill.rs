@@ -1,3 +1,5 @@
+//! kill -9 of one server or of all: it finds what was never written.
+
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;

@@ -1,22 +1,27 @@
 //! What is done to servers while clients work: faults of several classes, in a seeded order, on a cluster of any backend.
 //!
 //! [`Victims`] are a cluster with what only its backend knows: who leads, and how members change. A [`Fault`] strikes and
-//! mends; [`torment`] lets faults of a [`Class`] strike for a while, mends everything, and tells what it did. What a
+//! mends; [`inject`] lets faults of a [`Class`] strike for a while, mends everything, and tells what it did. What a
 //! machine does not permit is known before: [`Class::possible`] has the reason, and such a case is skipped and reported.
 
 mod classes;
+mod client;
+mod files_full;
 mod kill;
 mod membership;
+mod operator;
 mod partition;
 mod pause;
 mod power;
-mod torment;
+mod restart;
+mod schedule;
+mod unreadable;
 mod victims;
 
 use async_trait::async_trait;
 
 pub use classes::Class;
-pub use torment::{Torment, torment};
+pub use schedule::{FaultSchedule, inject};
 pub use victims::{ChangeMembers, Leads, Needs, Victims};
 
 use crate::server::{ServerError, Unavailable};

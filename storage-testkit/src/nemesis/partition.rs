@@ -1,3 +1,5 @@
+//! Links between servers that lose everything in silence: halves, one alone, a ring, or one direction of one link.
+
 use async_trait::async_trait;
 
 use super::{Fault, NemesisError, Strike, Victims};

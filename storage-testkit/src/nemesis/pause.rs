@@ -1,3 +1,5 @@
+//! Servers that stand still and hold their connections, and go on later as if nothing had been.
+
 use async_trait::async_trait;
 
 use super::{Fault, NemesisError, Strike, Victims};

@@ -1,3 +1,5 @@
+//! The power of all servers fails at once: it finds what was written and not synced.
+
 use async_trait::async_trait;
 
 use super::{Fault, NemesisError, Strike, Victims};

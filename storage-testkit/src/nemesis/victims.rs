@@ -1,18 +1,30 @@
+//! The servers that faults strike: which run, who leads, and how all are mended.
+//!
+//! Faults reach servers through this alone, so that healing knows all that may be broken. A server that ended by itself
+//! is reported and started again.
+
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use storage_core::ReadOptions;
 
 use super::NemesisError;
-use crate::server::{Cluster, ClusterOptions, Image, Network, NodeContext, ServerError, ServerSpec};
+use crate::{
+    server::{Cluster, ClusterOptions, Image, Network, NodeContext, ServerError, ServerSpec},
+    workload::{Breach, Open},
+};
 
 /// A server that is asked whether it leads answers within this time, or it does not.
 const LEADS_WITHIN: Duration = Duration::from_millis(700);
+
+/// How often they are asked whether they serve.
+const ASKED_EVERY: Duration = Duration::from_millis(20);
 
 /// What has to be there before the servers start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +44,16 @@ pub trait ChangeMembers: Send + Sync {
     /// Takes one server in and another one out, or does nothing if that is not possible now. Tells what was done; `None`: nothing.
     async fn change(&mut self, victims: &mut Victims, rng: &mut fastrand::Rng) -> Result<Option<String>, NemesisError>;
 
+    /// Gives an operator's command, right or wrong, and sees what comes of it; what must not come is [noted](Victims::note). Tells what it was;
+    /// `None`: nothing was possible.
+    async fn operate(
+        &mut self,
+        victims: &mut Victims,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Option<String>, NemesisError> {
+        self.change(victims, rng).await
+    }
+
     /// Brings what was begun to an end, when everything else is healed. Tells what it was; `None`: nothing was left.
     async fn settle(&mut self, victims: &mut Victims) -> Result<Option<String>, NemesisError>;
 }
@@ -47,6 +69,10 @@ pub struct Victims {
     pub(super) image: Option<Image>,
     pub(super) no_image: Option<String>,
     pub(super) members: Option<Box<dyn ChangeMembers>>,
+    pub(super) clients: Option<Open>,
+    /// What the keys of the workload begin with: a hostile client leaves them alone.
+    pub spared: Vec<u8>,
+    breaches: Vec<Breach>,
     leads: Leads,
 }
 
@@ -88,13 +114,59 @@ impl Victims {
             image.sync().map_err(|error| ServerError::io("sync the servers' disk")(std::io::Error::other(error)))?;
         }
         let members_now = (0..nodes).collect();
-        Ok(Self { cluster, members_now, network, no_network, image, no_image, members: None, leads })
+        Ok(Self {
+            cluster,
+            members_now,
+            network,
+            no_network,
+            image,
+            no_image,
+            members: None,
+            clients: None,
+            spared: Vec::new(),
+            breaches: Vec::new(),
+            leads,
+        })
     }
 
     /// These, whose members can change.
     #[must_use]
     pub fn changing(self, members: impl ChangeMembers + 'static) -> Self {
         Self { members: Some(Box::new(members)), ..self }
+    }
+
+    /// These, with a way to call them: for hostile clients, and to see that they serve.
+    #[must_use]
+    pub fn called_by(self, clients: Open) -> Self {
+        Self { clients: Some(clients), ..self }
+    }
+
+    /// Notes what must not be, for the report of the run.
+    pub fn note(&mut self, invariant: &'static str, what: String) {
+        self.breaches.push(Breach::new(invariant, what));
+    }
+
+    /// What was noted since this was asked last.
+    pub(super) fn noted(&mut self) -> Vec<Breach> {
+        std::mem::take(&mut self.breaches)
+    }
+
+    /// Waits until a majority serves a client, but not longer than this; says after how long.
+    pub(super) async fn served(&self, within: Duration) -> Option<Duration> {
+        let (open, began) = (self.clients.as_ref()?, Instant::now());
+        let served = async {
+            loop {
+                if let Ok(store) = open(0).await {
+                    let serves = store.ping(ReadOptions::default().timeout(LEADS_WITHIN)).await;
+                    let _ = store.close().await;
+                    if serves.is_ok() {
+                        return;
+                    }
+                }
+                tokio::time::sleep(ASKED_EVERY).await;
+            }
+        };
+        tokio::time::timeout(within, served).await.ok().map(|()| began.elapsed())
     }
 
     /// What was asked for and cannot be had on this machine, with the reasons.
@@ -144,6 +216,7 @@ impl Victims {
     /// Mends everything, and waits until all members are ready. Tells of a change of members that was brought to its end.
     pub(super) async fn heal(&mut self) -> Result<Option<String>, NemesisError> {
         if let Some(network) = &self.network {
+            // The network first, so that servers that are started find each other.
             network.heal()?;
         }
         for place in self.members_now.clone() {

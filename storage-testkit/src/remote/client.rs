@@ -1,3 +1,8 @@
+//! A store in other processes of this machine, so that a library can be killed like a server.
+//!
+//! Invariant: a write that was sent and not answered has an unknown outcome; only what reached no process is tried on
+//! another.
+
 use std::{
     fmt, io,
     net::SocketAddr,
@@ -20,7 +25,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::wire::{Answer, Request, garbled};
+use super::wire::{Reply, Request, garbled};
 
 /// A process on this machine takes a connection within this time, or another one is tried.
 const CONNECTS_WITHIN: Duration = Duration::from_millis(300);
@@ -57,7 +62,7 @@ impl Remote {
     }
 
     /// Makes a call on one process after the other until one gets it; a read also until one answers it.
-    async fn call(&self, request: &Request, timeout: Duration, writes: bool) -> Result<Answer> {
+    async fn call(&self, request: &Request, timeout: Duration, writes: bool) -> Result<Reply> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::Closed);
         }
@@ -97,7 +102,7 @@ impl Remote {
         let _ = self.current.compare_exchange(place, place + 1, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    async fn converse(&self, place: usize, line: &[u8], deadline: Instant) -> std::result::Result<Answer, Failure> {
+    async fn converse(&self, place: usize, line: &[u8], deadline: Instant) -> std::result::Result<Reply, Failure> {
         let mut connection = self.connection(place, deadline).await.map_err(Failure::Before)?;
         let conversation = async {
             connection.get_mut().write_all(line).await?;
@@ -135,7 +140,7 @@ impl Remote {
     }
 }
 
-async fn read(connection: &mut BufReader<TcpStream>) -> io::Result<Answer> {
+async fn read(connection: &mut BufReader<TcpStream>) -> io::Result<Reply> {
     let mut line = Vec::new();
     connection.read_until(b'\n', &mut line).await?;
     if line.last() != Some(&b'\n') {
@@ -195,7 +200,7 @@ impl Store for Remote {
         let events = stream::unfold(Some(connection), |connection| async move {
             let mut connection = connection?;
             let event = match read(&mut connection).await {
-                Ok(answer) => answer.checked().and_then(Answer::event),
+                Ok(answer) => answer.checked().and_then(Reply::event),
                 Err(error) => Err(Error::unavailable(error)),
             };
             let rest = event.is_ok().then_some(connection);

@@ -71,7 +71,7 @@ pub(super) enum Expect {
 pub(super) type Row = (Raw, Raw, String);
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Answer {
+pub(super) enum Reply {
     Entries(Vec<Option<Row>>),
     Page {
         entries: Vec<Row>,
@@ -201,7 +201,7 @@ impl TryFrom<Request> for Call {
     }
 }
 
-impl From<Outcome> for Answer {
+impl From<Outcome> for Reply {
     fn from(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Committed(Committed { versions, revision }) => Self::Committed {
@@ -220,7 +220,7 @@ impl From<Outcome> for Answer {
     }
 }
 
-impl From<Page> for Answer {
+impl From<Page> for Reply {
     fn from(page: Page) -> Self {
         Self::Page {
             entries: page.entries.iter().map(row).collect(),
@@ -230,14 +230,14 @@ impl From<Page> for Answer {
     }
 }
 
-impl From<Error> for Answer {
+impl From<Error> for Reply {
     fn from(error: Error) -> Self {
         let oldest = if let Error::Compacted { oldest } = &error { Some(oldest.0) } else { None };
         Self::Failed { kind: error.kind().to_owned(), text: error.to_string(), oldest }
     }
 }
 
-impl Answer {
+impl Reply {
     /// This answer, unless it is an error.
     pub(super) fn checked(self) -> Result<Self> {
         let Self::Failed { kind, text, oldest } = self else { return Ok(self) };

@@ -1,3 +1,8 @@
+//! A cluster of real server processes: started, killed, paused, restarted, wiped.
+//!
+//! Invariants: no process outlives the cluster, and what it took of ports and folders is given back after that. A
+//! failing test keeps the folders. Nothing here knows a backend: how a server is started is data.
+
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
@@ -11,13 +16,10 @@ use tempfile::TempDir;
 
 use super::error::ServerError;
 use super::network::Network;
-use super::node::NodeContext;
+use super::node::{MAX_NODES, NodeContext};
 use super::ports::Reservation;
 use super::process::Process;
 use super::spec::ServerSpec;
-
-/// The largest cluster: the published etcd comparison ends at 11 nodes.
-pub const MAX_NODES: usize = 11;
 
 /// How often a start is tried on new ports when another program took one first.
 const START_ATTEMPTS: usize = 3;
@@ -86,6 +88,7 @@ impl Cluster {
             let mut cluster = Self::prepare(spec.clone(), nodes, options.clone())?;
             match cluster.restart_all().await {
                 Ok(()) => return Ok(cluster),
+                // Ports are reserved among tests only: any other program may take one before the server does.
                 Err(error) if error.is_port_race() && attempt < START_ATTEMPTS => attempt += 1,
                 Err(error) => {
                     if matches!(error, ServerError::Exited { .. } | ServerError::NotReady { .. }) {
@@ -114,6 +117,7 @@ impl Cluster {
             let named = spec.ports().iter().map(|name| Ok((name.clone(), ports.port()?)));
             port_maps.push(named.collect::<Result<BTreeMap<_, _>, ServerError>>()?);
         }
+        // The folder is new and its name therefore is: no other cluster on this machine has it.
         let token = dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut nodes = Vec::with_capacity(count);
         let host = |node| options.network.as_ref().map_or(Ipv4Addr::LOCALHOST, |network| network.host(node));
@@ -174,6 +178,7 @@ impl Cluster {
 
     /// Kills all nodes at once, as a power cut would, and returns when they are gone.
     pub fn kill_all(&mut self) {
+        // All signals before the first wait: none serves on while another is waited for.
         for process in self.nodes.iter_mut().filter_map(|node| node.process.as_mut()) {
             process.kill();
         }

@@ -1,3 +1,8 @@
+//! Why servers could not do what a test asked of them.
+//!
+//! Messages carry what somebody needs who sees only the output of CI: the end of each log, and the command that
+//! installs what is missing.
+
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod error;
+mod http;
 mod image;
 mod network;
 mod node;
@@ -14,12 +15,13 @@ mod probe;
 mod process;
 mod spec;
 
-pub use cluster::{Cluster, ClusterOptions, MAX_NODES, Node};
+pub use cluster::{Cluster, ClusterOptions, Node};
 pub use error::ServerError;
+pub use http::{HttpAnswer, http_get, http_send, tcp_word};
 pub use image::Image;
 pub use network::{Network, Unavailable};
 pub use ports::Reservation;
 
-pub use node::{Launch, NodeContext};
-pub use probe::{HttpAnswer, Probe, http_get, tcp_word};
+pub use node::{Launch, MAX_NODES, NodeContext};
+pub use probe::Probe;
 pub use spec::ServerSpec;

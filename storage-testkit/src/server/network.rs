@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use super::node::MAX_NODES;
+
 /// What a fault needs is not to be had here: that case is skipped, with this reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -135,7 +137,7 @@ impl Network {
 
     /// What is not there is no error here.
     fn remove(&self) {
-        for node in 0..super::MAX_NODES {
+        for node in 0..MAX_NODES {
             let _ = ip(&["netns", "del", &self.namespace(node)]);
         }
         let _ = ip(&["link", "del", &self.bridge()]);

@@ -1,3 +1,8 @@
+//! One node of a cluster as its specification sees it, and the command that starts it.
+//!
+//! Ports, folders and addresses of a node are the same over all its restarts: a restart is of the same node with the
+//! same data.
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
@@ -5,19 +10,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::ServerError;
-use super::probe::{HttpAnswer, exchange, http_get_from};
+use super::http::{HttpAnswer, exchange, http_get_from};
+
+/// The largest cluster: the published etcd comparison ends at 11 nodes.
+pub const MAX_NODES: usize = 11;
 
 /// One node as its specification sees it: its number, ports and folders, and those of its peers.
 #[derive(Clone, Debug)]
 pub struct NodeContext {
-    node: Arc<Place>,
-    all: Arc<[Arc<Place>]>,
+    node: Arc<NodePlace>,
+    all: Arc<[Arc<NodePlace>]>,
     token: Arc<str>,
 }
 
 /// What a node keeps over restarts.
 #[derive(Debug)]
-struct Place {
+struct NodePlace {
     index: usize,
     dir: PathBuf,
     ports: BTreeMap<String, u16>,
@@ -32,11 +40,11 @@ impl NodeContext {
         ports: Vec<BTreeMap<String, u16>>,
         host: impl Fn(usize) -> Ipv4Addr,
     ) -> Vec<Self> {
-        let all: Arc<[Arc<Place>]> = ports
+        let all: Arc<[Arc<NodePlace>]> = ports
             .into_iter()
             .enumerate()
             .map(|(index, ports)| {
-                Arc::new(Place { index, dir: dir.join(format!("n{index}")), ports, host: host(index) })
+                Arc::new(NodePlace { index, dir: dir.join(format!("n{index}")), ports, host: host(index) })
             })
             .collect();
         let token: Arc<str> = token.into();
@@ -104,6 +112,7 @@ impl NodeContext {
         let text = all.fold(text.to_owned(), |text, (host, port)| {
             text.replace(&format!("127.0.0.1:{port}"), &format!("{host}:{port}"))
         });
+        // What has no port of a node behind it is where this node itself listens.
         text.replace("127.0.0.1", &self.host().to_string())
     }
 
@@ -133,7 +142,7 @@ impl NodeContext {
         &self.token
     }
 
-    pub(super) fn ports(&self) -> impl Iterator<Item = (&str, u16)> {
+    pub(crate) fn ports(&self) -> impl Iterator<Item = (&str, u16)> {
         self.node.ports.iter().map(|(name, port)| (name.as_str(), *port))
     }
 

@@ -1,3 +1,7 @@
+//! Ports of this machine that no other test takes meanwhile, also while a server is down.
+//!
+//! A locked file stands for each, since the kernel gives up the locks of a process that dies.
+
 use std::env;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};

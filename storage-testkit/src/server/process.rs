@@ -1,3 +1,8 @@
+//! One server process under a watchdog, so that it dies when this process does, however that ends.
+//!
+//! Invariant: when the watchdog is gone the server is gone, and its ports are free. A paused server has no thread that
+//! still runs when pausing returns.
+
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};

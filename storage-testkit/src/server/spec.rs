@@ -1,3 +1,8 @@
+//! How one kind of server is started: a name, ports, a launch and a probe, as plain data.
+//!
+//! The kit knows no backend; each backend gives its specification. A launch is asked for before every start, so that it
+//! may write files anew.
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -1,11 +1,16 @@
+//! Transfers between accounts in transactions of three keys.
+//!
+//! Invariants that it checks: what is in all accounts is the same in every read. Transfers are those that were
+//! acknowledged, or some unknown more.
+
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use storage_core::{Entry, Expected, Key, ReadOptions, Result, Store, StoreExt, Txn};
+use storage_core::{Entry, Expected, Key, Store, Txn};
 
 use super::{
-    Breach, Client, Handle, Invariant, Workload,
-    client::{Ended, key, number},
+    Breach, Client, Workload,
+    client::{Ended, Tally, key, number},
     report::Breaches,
 };
 
@@ -18,8 +23,7 @@ pub struct Bank {
 
 #[derive(Debug, Default)]
 struct Book {
-    acknowledged: i64,
-    unknown: i64,
+    transfers: Tally,
     breaches: Breaches,
 }
 
@@ -27,10 +31,12 @@ struct Book {
 const ACCOUNTS: usize = 6;
 
 /// What each account has at first.
-const DEPOSIT: i64 = 100;
+const DEPOSIT: u64 = 100;
 
+/// What is in all accounts together is the same in every read.
 const TOTAL: &str = "total constant";
-const POSITIVE: &str = "no debt";
+
+/// The number of transfers is that of the acknowledged ones, or more by some of the unknown ones.
 const COUNTED: &str = "transfers counted";
 
 impl Bank {
@@ -40,17 +46,20 @@ impl Bank {
 
     /// Looks at balances that were all there at one moment.
     fn look(&self, when: &str, entries: &[Option<Entry>]) {
-        let balances: Vec<i64> =
-            entries.iter().take(ACCOUNTS).map(|entry| number(entry.as_ref()).unwrap_or(0)).collect();
-        let expected = i64::try_from(ACCOUNTS).unwrap_or(i64::MAX).saturating_mul(DEPOSIT);
-        let total: i64 = balances.iter().sum();
-        let mut book = self.book();
-        if total != expected {
-            book.breaches.note(TOTAL, format!("{when}: {balances:?} are {total}, not {expected}"));
+        let balances: Vec<_> = entries.iter().take(ACCOUNTS).map(|entry| number(entry.as_ref()).unwrap_or(0)).collect();
+        let (total, expected) = (balances.iter().sum::<u64>(), ACCOUNTS as u64 * DEPOSIT);
+        if total != expected && !is_new(entries) {
+            self.book().breaches.note(TOTAL, format!("{when}: {balances:?} are {total}, not {expected}"));
         }
-        if balances.iter().any(|balance| *balance < 0) {
-            book.breaches.note(POSITIVE, format!("{when}: {balances:?}"));
-        }
+    }
+
+    /// Opens all accounts at once, unless somebody has.
+    async fn open(&self, client: &Client) {
+        let txn = keys().into_iter().take(ACCOUNTS).fold(Txn::new(), |txn, account| {
+            txn.guard(account.clone(), Expected::Absent).put(account, DEPOSIT.to_string())
+        });
+        // Whatever became of it, the next step sees.
+        let _ = client.commit(txn).await;
     }
 
     /// Reads all accounts at one moment: as the store can, or by a transaction that changes nothing.
@@ -64,9 +73,14 @@ impl Bank {
             client.commit(unchanged).await.is_ok_and(|outcome| outcome.is_committed())
         };
         if at_once {
-            self.look(&format!("client {} after {:?}", client.number, client.began.elapsed()), &entries);
+            self.look(&format!("client {} after {:?}", client.number, client.now()), &entries);
         }
     }
+}
+
+/// Whether no account has been opened yet.
+fn is_new(entries: &[Option<Entry>]) -> bool {
+    entries.iter().all(Option::is_none)
 }
 
 /// The accounts, and last the number of transfers.
@@ -80,24 +94,6 @@ impl Workload for Bank {
         "bank"
     }
 
-    fn invariants(&self) -> &'static [Invariant] {
-        &[
-            Invariant { name: TOTAL, says: "what is in all accounts together is the same in every read" },
-            Invariant { name: POSITIVE, says: "no account is below zero, in any read" },
-            Invariant {
-                name: COUNTED,
-                says: "the number of transfers is that of the acknowledged ones, or more by some of the unknown ones",
-            },
-        ]
-    }
-
-    async fn prepare(&self, store: &Handle) -> Result<()> {
-        for account in keys().iter().take(ACCOUNTS) {
-            store.put(account, DEPOSIT.to_string()).await?;
-        }
-        Ok(())
-    }
-
     async fn step(&self, client: &mut Client) {
         if client.rng.u32(..3) == 0 {
             return self.audit(client).await;
@@ -107,38 +103,39 @@ impl Workload for Bank {
         let all = keys();
         let chosen: Vec<Key> = [from, to, ACCOUNTS].iter().filter_map(|place| all.get(*place).cloned()).collect();
         let Some(entries) = client.get_many(&chosen).await else { return };
-        let numbers: Vec<i64> = entries.iter().map(|entry| number(entry.as_ref()).unwrap_or(0)).collect();
-        let &[has, gets, transfers] = numbers.as_slice() else { return };
-        let amount = client.rng.i64(1..=10);
-        if has < amount {
-            return;
+        if is_new(&entries) {
+            return self.open(client).await;
         }
-        let after = [has - amount, gets + amount, transfers + 1];
+        let numbers: Vec<u64> = entries.iter().map(|entry| number(entry.as_ref()).unwrap_or(0)).collect();
+        let &[has, gets, transfers] = numbers.as_slice() else { return };
+        let amount = client.rng.u64(1..=10);
+        let Some(left) = has.checked_sub(amount) else { return };
+        let after = [left, gets + amount, transfers + 1];
         let txn = chosen.iter().zip(&entries).zip(after).fold(Txn::new(), |txn, ((key, entry), after)| {
             let expected = entry.as_ref().map_or(Expected::Absent, |entry| Expected::Version(entry.version));
             txn.guard(key.clone(), expected).put(key.clone(), after.to_string())
         });
-        match Ended::from(&client.commit(txn).await) {
-            Ended::Applied => self.book().acknowledged += 1,
-            Ended::Unknown => self.book().unknown += 1,
-            Ended::NotApplied => {}
-        }
+        self.book().transfers.sent();
+        let ended = Ended::from(&client.commit(txn).await);
+        self.book().transfers.ended(ended);
     }
 
     async fn last_step(&self, client: &mut Client) {
         self.audit(client).await;
     }
 
-    async fn verify(&self, store: &Handle) -> Result<Vec<Breach>> {
-        let entries = store.get_many(&keys(), ReadOptions::default()).await?;
-        self.look("at the end", &entries);
-        let transfers = number(entries.last().and_then(Option::as_ref)).unwrap_or(0);
+    fn keys(&self) -> Vec<Key> {
+        keys()
+    }
+
+    fn judge(&self, last: &[Option<Entry>]) -> Vec<Breach> {
+        self.look("at the end", last);
+        let found = number(last.last().and_then(Option::as_ref)).unwrap_or(0);
         let book = self.book();
         let mut breaches = book.breaches.found();
-        if !(book.acknowledged..=book.acknowledged + book.unknown).contains(&transfers) {
-            let what = format!("{transfers} after {} acknowledged and {} unknown", book.acknowledged, book.unknown);
-            breaches.push(Breach::new(COUNTED, what));
+        if !book.transfers.explains(found) {
+            breaches.push(Breach::new(COUNTED, format!("{found} after {} transfers", book.transfers)));
         }
-        Ok(breaches)
+        breaches
     }
 }

@@ -1,11 +1,18 @@
-use std::{collections::BTreeMap, sync::Mutex};
+//! Counters that all clients increment by compare-and-swap.
+//!
+//! Invariants that it checks: no increment is lost, none is applied twice, and no two clients are told the same value.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
-use storage_core::{Expected, ReadOptions, Result, Store, Txn};
+use storage_core::{Entry, Expected, Key, Txn};
 
 use super::{
-    Breach, Client, Handle, Invariant, Workload,
-    client::{Ended, key, number},
+    Breach, Client, Workload,
+    client::{Ended, Tally, key, number},
 };
 
 /// Counters that all clients increment by compare-and-swap: a lost update is one less than was acknowledged, a write that was
@@ -17,10 +24,9 @@ pub struct Counter {
 
 #[derive(Debug, Default)]
 struct Counted {
-    acknowledged: i64,
-    unknown: i64,
+    increments: Tally,
     /// Which value was acknowledged to how many clients.
-    reached: BTreeMap<i64, u32>,
+    reached: BTreeMap<u64, u32>,
 }
 
 /// How many counters there are: few, so that they are contended.
@@ -29,8 +35,21 @@ const COUNTERS: u64 = 4;
 /// A client whose increment met a conflict tries again so often.
 const ATTEMPTS: usize = 5;
 
+/// A counter ends at no less than its acknowledged increments, and no more than those and the unknown ones.
 const ADDS_UP: &str = "adds up";
+
+/// No two clients are told that they brought a counter to the same value.
 const ONCE: &str = "each value once";
+
+impl Counter {
+    fn note(&self, place: u64, note: impl FnOnce(&mut Counted)) {
+        note(self.counted.lock().unwrap_or_else(PoisonError::into_inner).entry(place).or_default());
+    }
+}
+
+fn counter(place: u64) -> Key {
+    key(format!("counter/{place}"))
+}
 
 #[async_trait]
 impl Workload for Counter {
@@ -38,60 +57,50 @@ impl Workload for Counter {
         "counter"
     }
 
-    fn invariants(&self) -> &'static [Invariant] {
-        &[
-            Invariant {
-                name: ADDS_UP,
-                says: "a counter ends at no less than its acknowledged increments, and no more than those and the unknown ones",
-            },
-            Invariant { name: ONCE, says: "no two clients are told that they brought a counter to the same value" },
-        ]
-    }
-
     async fn step(&self, client: &mut Client) {
         let place = client.rng.u64(..COUNTERS);
-        let key = key(format!("counter/{place}"));
+        let key = counter(place);
         for _ in 0..ATTEMPTS {
             let Some(entry) = client.get(&key).await else { return };
             let next = number(entry.as_ref()).unwrap_or(0) + 1;
             let expected = entry.map_or(Expected::Absent, |entry| Expected::Version(entry.version));
             let txn = Txn::new().guard(key.clone(), expected).put(key.clone(), next.to_string());
+            self.note(place, |counted| counted.increments.sent());
             let answer = client.commit(txn).await;
             let ended = Ended::from(&answer);
-            if ended != Ended::NotApplied {
-                let mut counted = self.counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let counted = counted.entry(place).or_default();
+            self.note(place, |counted| {
+                counted.increments.ended(ended);
                 if ended == Ended::Applied {
-                    counted.acknowledged += 1;
                     *counted.reached.entry(next).or_default() += 1;
-                } else {
-                    counted.unknown += 1;
                 }
-                return;
-            }
-            if answer.is_err() {
+            });
+            if ended != Ended::NotApplied || answer.is_err() {
                 return;
             }
         }
     }
 
-    async fn verify(&self, store: &Handle) -> Result<Vec<Breach>> {
+    fn keys(&self) -> Vec<Key> {
+        (0..COUNTERS).map(counter).collect()
+    }
+
+    fn judge(&self, last: &[Option<Entry>]) -> Vec<Breach> {
         let mut breaches = Vec::new();
-        for place in 0..COUNTERS {
-            let key = key(format!("counter/{place}"));
-            let entry = store.get(&key, ReadOptions::default()).await?;
+        for (place, entry) in (0..).zip(last) {
             let value = number(entry.as_ref()).unwrap_or(0);
-            let counted = self.counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let Some(Counted { acknowledged, unknown, reached }) = counted.get(&place) else { continue };
-            if !(*acknowledged..=acknowledged + unknown).contains(&value) {
-                let what =
-                    format!("{key} is {value} after {acknowledged} acknowledged and {unknown} unknown increments");
-                breaches.push(Breach::new(ADDS_UP, what));
-            }
-            for (value, times) in reached.iter().filter(|(_, times)| **times > 1) {
-                breaches.push(Breach::new(ONCE, format!("{key} was brought to {value} by {times} clients")));
-            }
+            self.note(place, |Counted { increments, reached }| {
+                if !increments.explains(value) {
+                    breaches.push(Breach::new(
+                        ADDS_UP,
+                        format!("counter {place} is {value} after {increments} increments"),
+                    ));
+                }
+                for (value, times) in reached.iter().filter(|(_, times)| **times > 1) {
+                    let what = format!("counter {place} was brought to {value} by {times} clients");
+                    breaches.push(Breach::new(ONCE, what));
+                }
+            });
         }
-        Ok(breaches)
+        breaches
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! A [`Workload`] runs against any [`Open`], which gives each client a handle of its own. [`run`] records all calls in a
 //! [history](crate::history), lets the faults happen, waits until the store serves again, makes final reads, and gives a
-//! [`Report`]: the verdict on the workload's named [`Invariant`]s, that of the [checker](crate::checker), and whether the
-//! run proves anything at all.
+//! [`RunReport`]: what the workload found, what the [checker](crate::checker) says, and whether the run proves anything at all.
+//!
+//! Whoever lets clients work in a world of their own, as a simulation does, makes each [`Client`], calls [`Workload::step`], and in the
+//! end [`Workload::judge`].
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
@@ -40,15 +42,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use storage_core::{Result, Store};
+use storage_core::{Entry, Key, ReadOptions, Result, Store};
 
 pub use bank::Bank;
-pub use client::Client;
+pub use client::{Client, Tally};
 pub use counter::Counter;
 pub use lock::Locks;
 pub use register::Register;
-pub use report::{Breach, Invalid, Report};
-pub use run::{Faults, Judged, Settings, run};
+pub use report::{Breach, Invalid, RunReport};
+pub use run::{Faults, Judged, Run, Settings, run};
 pub use watch::Watching;
 
 /// A handle that a client uses.
@@ -56,15 +58,6 @@ pub type Handle = Arc<dyn Store>;
 
 /// Opens a handle for the client of this number, with a connection of its own where there are connections.
 pub type Open = Arc<dyn Fn(usize) -> BoxFuture<'static, Result<Handle>> + Send + Sync>;
-
-/// Something that has to hold, with a name that reports use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Invariant {
-    /// A few words.
-    pub name: &'static str,
-    /// The whole sentence.
-    pub says: &'static str,
-}
 
 /// Clients with something to do, and what has to hold of it.
 ///
@@ -74,27 +67,29 @@ pub trait Workload: Send + Sync + 'static {
     /// Its name on command lines and in reports.
     fn name(&self) -> &'static str;
 
-    /// What it holds the store to. That every key is linearizable is checked for all workloads besides.
-    fn invariants(&self) -> &'static [Invariant];
-
-    /// Whether it can be run on a store with these capabilities; otherwise why not.
-    fn possible(&self, _store: &dyn Store) -> std::result::Result<(), String> {
-        Ok(())
-    }
-
-    /// Writes what has to be there before the clients begin, with no fault about.
-    async fn prepare(&self, _store: &Handle) -> Result<()> {
-        Ok(())
-    }
-
     /// One thing that a client does, of one to a few calls. Errors of the store are part of the run, and not returned.
     async fn step(&self, client: &mut Client);
 
     /// What a client does when the faults are over and before the final reads.
     async fn last_step(&self, _client: &mut Client) {}
 
+    /// The keys whose last values [`Workload::judge`] looks at.
+    fn keys(&self) -> Vec<Key> {
+        Vec::new()
+    }
+
+    /// What is wrong, given what is at its [`keys`](Workload::keys) when everything is healed. That every key is linearizable is
+    /// checked for all workloads besides.
+    fn judge(&self, last: &[Option<Entry>]) -> Vec<Breach>;
+
     /// Final reads, when everything is healed, and what is wrong. An error is one of the store: it is called again.
-    async fn verify(&self, store: &Handle) -> Result<Vec<Breach>>;
+    async fn verify(&self, store: &Handle) -> Result<Vec<Breach>> {
+        let mut last = Vec::new();
+        for key in self.keys() {
+            last.push(store.get(&key, ReadOptions::default()).await?);
+        }
+        Ok(self.judge(&last))
+    }
 }
 
 /// The name of a workload, and how one is made.

@@ -1,8 +1,13 @@
+//! Reads, blind writes, swaps and deletes of a few shared keys, for the linearizability checker.
+//!
+//! It judges nothing itself. Keys change slowly, so that each has a history that the checker can decide.
+
 use async_trait::async_trait;
+use futures::TryStreamExt;
 use storage_core::{Entry, Expected, Key, Outcome, Result, StoreExt, Txn};
 
 use super::{
-    Breach, Client, Handle, Invariant, Workload,
+    Breach, Client, Handle, Workload,
     client::{Ended, key},
 };
 
@@ -10,16 +15,32 @@ use super::{
 ///
 /// A client's steps move from key to key slowly, so that each has a history of some hundred operations: long enough for every
 /// interleaving, short enough to be checked at once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Register {
-    _private: (),
+    /// How many keys are in use at one time.
+    keys: u64,
 }
 
-/// How many keys are in use at one time.
-const KEYS: u64 = 6;
+impl Register {
+    /// After so many steps of a client, it goes on with other keys.
+    pub const STEPS_ON_KEYS: u64 = 150;
 
-/// After so many steps of a client, it goes on with other keys.
-const STEPS_ON_KEYS: u64 = 150;
+    /// On so many keys at one time.
+    #[must_use]
+    pub fn of(keys: u64) -> Self {
+        Self { keys }
+    }
+
+    fn key(client: &Client, place: u64) -> Key {
+        key(format!("register/{}/{place}", client.steps / Self::STEPS_ON_KEYS))
+    }
+}
+
+impl Default for Register {
+    fn default() -> Self {
+        Self::of(6)
+    }
+}
 
 /// What a client saw last, for its next guarded write.
 #[derive(Default)]
@@ -31,20 +52,16 @@ impl Workload for Register {
         "register"
     }
 
-    fn invariants(&self) -> &'static [Invariant] {
-        &[]
-    }
-
     async fn step(&self, client: &mut Client) {
-        let place = client.rng.u64(..KEYS);
-        let key = key(format!("register/{}/{place}", client.steps / STEPS_ON_KEYS));
+        let place = client.rng.u64(..self.keys);
+        let key = Self::key(client, place);
         let value = client.unique();
         let txn = match client.rng.u32(..100) {
             ..40 => {
                 let seen = if client.rng.bool() {
                     client.get(&key).await
                 } else {
-                    let keys = [key.clone(), self::key(format!("register/{}/0", client.steps / STEPS_ON_KEYS))];
+                    let keys = [key.clone(), Self::key(client, 0)];
                     client.get_many(&keys).await.and_then(|entries| entries.into_iter().next())
                 };
                 if let (Some(seen), Some(memory)) = (seen, client.memory::<Seen>()) {
@@ -76,16 +93,20 @@ impl Workload for Register {
     }
 
     async fn last_step(&self, client: &mut Client) {
-        for place in 0..KEYS {
-            let _ = client.get(&key(format!("register/{}/{place}", client.steps / STEPS_ON_KEYS))).await;
+        for place in 0..self.keys {
+            let _ = client.get(&Self::key(client, place)).await;
         }
     }
 
-    /// The final reads stand in the history, which the checker judges.
+    /// The checker judges: all that there is stands in the history.
+    fn judge(&self, _: &[Option<Entry>]) -> Vec<Breach> {
+        Vec::new()
+    }
+
+    /// The final reads are scans, for the history.
     async fn verify(&self, store: &Handle) -> Result<Vec<Breach>> {
-        use futures::TryStreamExt;
         let mut entries = store.scan_all(b"register/");
         while entries.try_next().await?.is_some() {}
-        Ok(Vec::new())
+        Ok(self.judge(&[]))
     }
 }

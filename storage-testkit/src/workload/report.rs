@@ -1,14 +1,15 @@
-use std::fmt;
+//! What a run came to: invariants that broke, what the checker says, and whether the run proves anything.
+//!
+//! A run that proves nothing is not a pass: too few operations, too many unknown ones, or faults that did not bite.
 
-use crate::{
-    checker,
-    history::{History, Outcome},
-};
+use std::{fmt, time::Duration};
+
+use crate::{checker, history::History};
 
 /// An invariant that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
-    /// The [name](super::Invariant::name) of the invariant.
+    /// The name of the invariant.
     pub invariant: &'static str,
     /// What was seen instead.
     pub what: String,
@@ -62,7 +63,7 @@ pub enum Invalid {
         /// How many were asked for.
         least: usize,
     },
-    /// More than [`Report::MOST_UNKNOWN_PERCENT`] of the operations have an unknown outcome.
+    /// More than [`RunReport::MOST_UNKNOWN_PERCENT`] of the operations have an unknown outcome.
     TooManyUnknown {
         /// How many.
         unknown: usize,
@@ -85,7 +86,7 @@ impl fmt::Display for Invalid {
 /// What a run came to.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Report {
+pub struct RunReport {
     /// The workload's name.
     pub workload: String,
     /// How many operations were answered as asked: done, read, or refused by their guard.
@@ -96,10 +97,12 @@ pub struct Report {
     pub unknown: usize,
     /// How many faults struck.
     pub faults: usize,
+    /// How long it took at the most, after faults that leave the servers whole, until they served again.
+    pub back: Duration,
     /// Invariants of the workload that did not hold.
     pub breaches: Vec<Breach>,
     /// What the checker says of each key.
-    pub linearizability: checker::Report,
+    pub linearizability: checker::Findings,
     /// Why the run proves nothing; empty if it does.
     pub invalid: Vec<Invalid>,
     /// How long the clients worked, in seconds.
@@ -108,17 +111,9 @@ pub struct Report {
     pub history: History,
 }
 
-impl Report {
+impl RunReport {
     /// More than so many operations of a hundred without a known outcome, and a run proves nothing.
     pub const MOST_UNKNOWN_PERCENT: usize = 20;
-
-    pub(super) fn counts(history: &History) -> (usize, usize, usize) {
-        history.operations().iter().fold((0, 0, 0), |(succeeded, failed, unknown), operation| match operation.outcome {
-            Outcome::Ok { .. } | Outcome::Conflict { .. } => (succeeded + 1, failed, unknown),
-            Outcome::Failed => (succeeded, failed + 1, unknown),
-            Outcome::Unknown => (succeeded, failed, unknown + 1),
-        })
-    }
 
     /// How many operations were made.
     #[must_use]
@@ -154,7 +149,7 @@ impl Report {
 }
 
 /// For people: a line, and what is wrong below it.
-impl fmt::Display for Report {
+impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -169,6 +164,9 @@ impl fmt::Display for Report {
             self.faults,
             self.linearizability.verdict(),
         )?;
+        if !self.back.is_zero() {
+            writeln!(f, "  served again after {:.1} s at the most", self.back.as_secs_f64())?;
+        }
         for breach in &self.breaches {
             writeln!(f, "  {breach}")?;
         }

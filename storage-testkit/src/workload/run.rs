@@ -1,15 +1,20 @@
+//! Runs clients on a store while faults happen, then makes the final reads and judges.
+//!
+//! Invariants: each client has one call under way and a handle of its own; everything that was asked and answered is in
+//! the history. Choices repeat with the seed, the timing of tasks and servers does not.
+
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use storage_core::{Error, ReadOptions, Result};
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
-use super::{Breach, Client, Handle, Invalid, Open, Report, Workload};
+use super::{Breach, Client, Handle, Invalid, Open, RunReport, Workload};
 use crate::{
     checker::Checker,
     history::{History, Recorder, Struck},
@@ -69,78 +74,175 @@ pub struct Faults {
     pub did_not_bite: Vec<String>,
     /// Servers that ended although nobody stopped them.
     pub ended: Vec<String>,
+    /// What must not have come of them and did.
+    pub breaches: Vec<Breach>,
+    /// How long it took at the most, after those that leave the servers whole, until they served again.
+    pub back: Duration,
 }
 
 /// Runs a workload on a store while `faults` happen, which also ends it: everything has to be healed then. `faults` is given
 /// the recorder, for its clock.
 ///
 /// # Errors
-/// That of the store, if it cannot be prepared, or does not serve again in time when everything is healed.
+/// As [`Run::start`] and [`Run::finish`].
 pub async fn run<F: Future<Output = Faults>>(
     workload: Arc<dyn Workload>,
     open: &Open,
     settings: &Settings,
     faults: impl FnOnce(Recorder) -> F,
-) -> Result<Report> {
-    let recorder = Recorder::new();
-    let opened = again(settings.recovers_within, || open(settings.clients)).await?;
-    let auditor = Arc::new(recorder.wrap(opened)) as Handle;
-    again(settings.recovers_within, || workload.prepare(&auditor)).await?;
+) -> Result<RunReport> {
+    let run = Run::start(workload, open, settings).await?;
+    let faults = faults(run.recorder.clone()).await;
+    run.finish(faults).await
+}
 
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut rng = fastrand::Rng::with_seed(settings.seed);
-    let began = Instant::now();
-    let mut clients = JoinSet::new();
-    for number in 0..settings.clients {
-        let opened = again(settings.recovers_within, || open(number)).await?;
-        let store = Arc::new(recorder.wrap(opened)) as Handle;
-        let (rng, timeout) = (rng.fork(), settings.timeout);
-        let client = Client {
-            number,
-            store,
-            rng,
-            timeout,
-            steps: 0,
-            began,
-            refused: AtomicBool::new(false),
-            memory: Mutex::default(),
-        };
+/// Clients that work, each with a handle of its own, until they are told to end.
+pub struct Run {
+    workload: Arc<dyn Workload>,
+    settings: Settings,
+    recorder: Recorder,
+    /// The handle of the final reads.
+    auditor: Handle,
+    clients: JoinSet<Client>,
+    progress: Arc<Progress>,
+    began: Instant,
+}
+
+/// What the clients have done so far, by their numbers.
+struct Progress {
+    stop: AtomicBool,
+    steps: watch::Sender<Vec<Steps>>,
+}
+
+/// Steps of one client.
+#[derive(Clone, Copy, Default)]
+struct Steps {
+    /// Those whose calls were all answered.
+    answered: u64,
+    /// The others.
+    refused: u64,
+}
+
+impl Run {
+    /// Opens a handle for each client, and lets them begin.
+    ///
+    /// # Errors
+    /// That of the store, if it cannot be opened.
+    pub async fn start(workload: Arc<dyn Workload>, open: &Open, settings: &Settings) -> Result<Self> {
+        let recorder = Recorder::new();
+        let opened = again(settings.recovers_within, || open(settings.clients)).await?;
+        let auditor = Arc::new(recorder.wrap(opened)) as Handle;
+        let steps = watch::Sender::new(vec![Steps::default(); settings.clients]);
+        let progress = Arc::new(Progress { stop: AtomicBool::new(false), steps });
+        let mut rng = fastrand::Rng::with_seed(settings.seed);
         let most = settings.most / settings.clients.max(1);
-        clients.spawn(work(Arc::clone(&workload), client, most, Arc::clone(&stop)));
-    }
-    let faults = faults(recorder.clone()).await;
-    stop.store(true, Ordering::SeqCst);
-    let mut lost = 0;
-    let mut ended = Vec::new();
-    while let Some(joined) = clients.join_next().await {
-        match joined {
-            Ok(client) => ended.push(client),
-            Err(_) => lost += 1,
+        let (mut clients, began) = (JoinSet::new(), Instant::now());
+        for number in 0..settings.clients {
+            let opened = again(settings.recovers_within, || open(number)).await?;
+            // A generator for each: what one client draws must not depend on when the others do.
+            let mut client = Client::new(number, opened, &recorder, rng.fork());
+            client.timeout = settings.timeout;
+            clients.spawn(work(Arc::clone(&workload), client, most, Arc::clone(&progress)));
         }
-    }
-    let seconds = began.elapsed().as_secs_f64();
-
-    again(settings.recovers_within, || auditor.ping(ReadOptions::default())).await?;
-    let mut last_steps = JoinSet::new();
-    for mut client in ended {
-        let workload = Arc::clone(&workload);
-        last_steps.spawn(async move {
-            workload.last_step(&mut client).await;
-            // What the servers keep for it goes with it, whether or not they are told goodbye.
-            let _ = client.store.close().await;
-        });
-    }
-    while let Some(joined) = last_steps.join_next().await {
-        lost += usize::from(joined.is_err());
-    }
-    let mut breaches = again(settings.recovers_within, || workload.verify(&auditor)).await?;
-    let _ = auditor.close().await;
-    if lost > 0 {
-        breaches.push(Breach::new("clients live", format!("{lost} clients ended by a panic")));
+        Ok(Self { workload, settings: settings.clone(), recorder, auditor, clients, progress, began })
     }
 
-    let judged = Judged { workload: workload.name().to_owned(), breaches, faults, least: settings.least, seconds };
-    judged.judge(recorder.history()).await
+    /// What was done so far.
+    #[must_use]
+    pub fn history(&self) -> History {
+        self.recorder.history()
+    }
+
+    /// How many steps were answered so far.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.progress.steps.borrow().iter().map(|steps| steps.answered).sum()
+    }
+
+    /// Waits for so many more steps that are answered.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if they are not there in time.
+    pub async fn progress(&self, more: u64, within: Duration) -> Result<()> {
+        let goal = self.answered() + more;
+        self.wait(within, |steps| steps.iter().map(|steps| steps.answered).sum::<u64>() >= goal).await
+    }
+
+    /// Waits until each client has been answered.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if one is not in time.
+    pub async fn each_is_answered(&self, within: Duration) -> Result<()> {
+        self.each(within, |steps| steps.answered).await
+    }
+
+    /// Waits until a step of each client has failed.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if one does not in time.
+    pub async fn each_is_refused(&self, within: Duration) -> Result<()> {
+        self.each(within, |steps| steps.refused).await
+    }
+
+    async fn each(&self, within: Duration, count: fn(&Steps) -> u64) -> Result<()> {
+        let before: Vec<u64> = self.progress.steps.borrow().iter().map(count).collect();
+        self.wait(within, |steps| steps.iter().map(count).zip(&before).all(|(now, before)| now > *before)).await
+    }
+
+    /// Waits in its sleep: the servers need the processors.
+    async fn wait(&self, within: Duration, until: impl Fn(&[Steps]) -> bool) -> Result<()> {
+        let mut steps = self.progress.steps.subscribe();
+        let waited = tokio::time::timeout(within, steps.wait_for(|steps| until(steps))).await;
+        waited
+            .map_err(|_| Error::unavailable(format!("the clients stand still for {within:?}")))?
+            .map(drop)
+            .map_err(Error::unavailable)
+    }
+
+    /// Ends the clients, waits until the store serves again, makes the final reads, and judges. `faults` are those that struck.
+    ///
+    /// # Errors
+    /// That of the store, if it does not serve in time.
+    pub async fn finish(mut self, faults: Faults) -> Result<RunReport> {
+        self.progress.stop.store(true, Ordering::SeqCst);
+        let mut lost = 0;
+        let mut ended = Vec::new();
+        while let Some(joined) = self.clients.join_next().await {
+            match joined {
+                Ok(client) => ended.push(client),
+                Err(_) => lost += 1,
+            }
+        }
+        let seconds = self.began.elapsed().as_secs_f64();
+        let Self { workload, settings, recorder, auditor, .. } = self;
+        // Before the final reads: a store that still elects would be judged by its refusals.
+        again(settings.recovers_within, || auditor.ping(ReadOptions::default())).await?;
+        let mut last_steps = JoinSet::new();
+        for mut client in ended {
+            let workload = Arc::clone(&workload);
+            last_steps.spawn(async move {
+                workload.last_step(&mut client).await;
+                // What the servers keep for it goes with it, whether or not they are told goodbye.
+                let _ = client.store.close().await;
+            });
+        }
+        while let Some(joined) = last_steps.join_next().await {
+            lost += usize::from(joined.is_err());
+        }
+        let mut breaches = again(settings.recovers_within, || workload.verify(&auditor)).await?;
+        let _ = auditor.close().await;
+        if lost > 0 {
+            breaches.push(Breach::new("clients live", format!("{lost} clients ended by a panic")));
+        }
+        let judged = Judged { workload: workload.name().to_owned(), breaches, faults, least: settings.least, seconds };
+        judged.judge(recorder.history()).await
+    }
+}
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run").field("workload", &self.workload.name()).finish_non_exhaustive()
+    }
 }
 
 /// What is known of a run beside its history.
@@ -163,29 +265,31 @@ impl Judged {
     ///
     /// # Errors
     /// [`Error::Corrupt`] if the checker itself fails.
-    pub async fn judge(self, history: History) -> Result<Report> {
-        let Self { workload, breaches, faults, least, seconds } = self;
-        let (succeeded, failed, unknown) = Report::counts(&history);
+    pub async fn judge(self, history: History) -> Result<RunReport> {
+        let Self { workload, mut breaches, faults, least, seconds } = self;
+        breaches.extend(faults.breaches);
+        let (succeeded, failed, unknown) = history.counts();
         let mut invalid: Vec<Invalid> = faults.did_not_bite.into_iter().map(Invalid::DidNotBite).collect();
         invalid.extend(faults.ended.into_iter().map(Invalid::Ended));
         if succeeded < least {
             invalid.push(Invalid::TooFew { succeeded, least });
         }
         let of = succeeded + failed + unknown;
-        if unknown * 100 > of * Report::MOST_UNKNOWN_PERCENT {
+        if unknown * 100 > of * RunReport::MOST_UNKNOWN_PERCENT {
             invalid.push(Invalid::TooManyUnknown { unknown, of });
         }
-        let history = history.with_faults(faults.struck);
+        let (history, back) = (history.with_faults(faults.struck), faults.back);
         let check = tokio::task::spawn_blocking(move || (Checker::default().check(&history), history)).await;
         let (linearizability, history) =
             check.map_err(|error| Error::corrupt(format!("the checker ended: {error}")))?;
         let faults = history.faults().len();
-        Ok(Report {
+        Ok(RunReport {
             workload,
             succeeded,
             failed,
             unknown,
             faults,
+            back,
             breaches,
             linearizability,
             invalid,
@@ -195,16 +299,22 @@ impl Judged {
     }
 }
 
-async fn work(workload: Arc<dyn Workload>, mut client: Client, most: usize, stop: Arc<AtomicBool>) -> Client {
-    while !stop.load(Ordering::SeqCst) {
+async fn work(workload: Arc<dyn Workload>, mut client: Client, most: usize, progress: Arc<Progress>) -> Client {
+    while !progress.stop.load(Ordering::SeqCst) {
         if client.steps >= most as u64 {
             tokio::time::sleep(PAUSE).await;
             continue;
         }
         workload.step(&mut client).await;
         client.steps += 1;
+        let is_refused = client.was_refused();
+        progress.steps.send_modify(|steps| {
+            if let Some(steps) = steps.get_mut(client.number) {
+                *(if is_refused { &mut steps.refused } else { &mut steps.answered }) += 1;
+            }
+        });
         // A store that refuses at once must not fill the history with refusals; one that answers at once lets others run.
-        if client.was_refused() {
+        if is_refused {
             tokio::time::sleep(REFUSED).await;
         } else {
             tokio::task::yield_now().await;

@@ -16,7 +16,7 @@ use storage_core::{
     Result, ScanOptions, Store, StoreExt, Txn, WatchOptions, WatchStream, WriteOptions,
 };
 use storage_testkit::{
-    checker::{Checker, Report, Violation},
+    checker::{Checker, Findings, Violation},
     history::{Action, History, Recorder},
 };
 use tokio::task::{JoinSet, yield_now};
@@ -232,7 +232,7 @@ async fn clients<S: Store + Clone>(store: &S, seed: u64) -> History {
     recorder.history()
 }
 
-async fn checked<D: Defect>(defect: D, seed: u64) -> Report {
+async fn checked<D: Defect>(defect: D, seed: u64) -> Findings {
     let store = Arc::new(Defective { sound: MemoryStore::new(), defect });
     let history = clients(&store, seed).await;
     assert_eq!(history.operations().len() as u64, CLIENTS * OPERATIONS);

@@ -7,7 +7,7 @@ use std::{
 
 use futures::FutureExt;
 use storage_core::Store;
-use storage_testkit::workload::{self, Faults, Open, Report, Settings, WORKLOADS};
+use storage_testkit::workload::{self, Faults, Open, RunReport, Settings, WORKLOADS};
 
 use crate::bugs::{Bug, Planted};
 
@@ -52,7 +52,7 @@ async fn each_planted_bug_is_found() {
     }
 }
 
-async fn run(bug: Bug, workload: Arc<dyn workload::Workload>, seed: u64) -> Report {
+async fn run(bug: Bug, workload: Arc<dyn workload::Workload>, seed: u64) -> RunReport {
     let planted = Planted::new(bug);
     let store = planted.clone();
     let open: Open = Arc::new(move |_| {

@@ -5,18 +5,14 @@
 //! A cut link is silent: connections stay, and nothing arrives, as over a network that was cut.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use storage_testkit::suite::LINKS;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
-
-/// The links outlive the runtime of the test that happened to open them.
-static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
 
 /// Which of a server's ports a link leads to.
 #[derive(Clone, Copy)]
@@ -58,7 +54,7 @@ impl Links {
                     let target = Arc::new(AtomicU16::new(0));
                     links.push((listener.local_addr().unwrap().port(), Arc::clone(&target)));
                     let cut = cut_off.subscribe();
-                    RUNTIME.spawn(pass_on(listener, target, cut, [from, to], port.patience()));
+                    LINKS.spawn(pass_on(listener, target, cut, [from, to], port.patience()));
                 }
             }
         }
@@ -99,7 +95,7 @@ async fn pass_on(
             changed = cut.changed() => match changed { Ok(()) => continue, Err(_) => return },
         };
         let (target, cut) = (target.load(Ordering::SeqCst), cut.clone());
-        RUNTIME.spawn(async move {
+        LINKS.spawn(async move {
             let mut client = client;
             let Some(mut server) = connect(target, patience).await else { return };
             let (mut from_client, mut to_client) = client.split();

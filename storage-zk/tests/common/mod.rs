@@ -5,19 +5,16 @@
 mod links;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use storage_core::conformance::{Harness, Injected};
 use storage_core::{Result, Store};
 use storage_testkit::programs;
-use storage_testkit::server::{Cluster, ClusterOptions, Launch, Probe, ServerError, ServerSpec, tcp_word};
-use storage_testkit::suite::{self, among};
+use storage_testkit::server::{Launch, Probe, ServerError, ServerSpec, tcp_word};
+use storage_testkit::suite::{self, Processes, among};
 use storage_zk::server::{
     CLASSPATH, CONFIG_FILE, LEADS, NAME, PORTS, PROGRAM, Peer, READY, ServerTls, arguments, files,
 };
 use storage_zk::{ZkConfig, ZkStore};
-use tokio::sync::Mutex;
 
 pub(crate) use storage_testkit::suite::Backend;
 
@@ -28,8 +25,7 @@ pub(crate) const SECURE: &str = "secure";
 
 /// The servers of an ensemble.
 pub(crate) struct ZooKeeper {
-    pub(crate) cluster: Mutex<Cluster>,
-    pub(crate) endpoints: Vec<String>,
+    processes: Processes,
     links: Arc<Links>,
 }
 
@@ -37,14 +33,12 @@ impl ZooKeeper {
     /// An ensemble of the caller's own, which may serve its clients with TLS too. Fails the test with what is missing.
     pub(crate) async fn start_with(nodes: usize, tls: Option<ServerTls>) -> Arc<Self> {
         let links = Links::open(nodes);
-        let cluster = Cluster::start(spec(Arc::clone(&links), tls), nodes, ClusterOptions::default()).await;
-        let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
-        let endpoints = cluster.client_urls();
-        Arc::new(Self { cluster: Mutex::new(cluster), endpoints, links })
+        let processes = Processes::start(spec(Arc::clone(&links), tls), nodes).await;
+        Arc::new(Self { processes, links })
     }
 
     pub(crate) fn config(&self) -> ZkConfig {
-        ZkConfig::new(&self.endpoints).unwrap()
+        ZkConfig::new(self.endpoints()).unwrap()
     }
 
     pub(crate) async fn open(&self) -> ZkStore {
@@ -53,14 +47,13 @@ impl ZooKeeper {
 
     /// A handle that knows one server only.
     pub(crate) async fn open_on(&self, node: usize) -> ZkStore {
-        ZkStore::open(&ZkConfig::new([&self.endpoints[node]]).unwrap()).await.unwrap()
+        ZkStore::open(&ZkConfig::new([&self.endpoints()[node]]).unwrap()).await.unwrap()
     }
 
     /// What a server says of itself.
     async fn status(&self, place: usize) -> String {
-        let port = self.endpoints[place].rsplit_once(':').unwrap().1.parse().unwrap();
-        let asking = tokio::time::timeout(Duration::from_millis(500), tcp_word(port, READY.0));
-        asking.await.map(std::result::Result::unwrap_or_default).unwrap_or_default()
+        let port = self.endpoints()[place].rsplit_once(':').unwrap().1.parse().unwrap();
+        suite::told(async { tcp_word(port, READY.0).await.ok() }).await.unwrap_or_default()
     }
 }
 
@@ -72,16 +65,12 @@ impl Backend for ZooKeeper {
         Self::start_with(nodes, None).await
     }
 
-    fn cluster(&self) -> &Mutex<Cluster> {
-        &self.cluster
-    }
-
-    fn endpoints(&self) -> &[String] {
-        &self.endpoints
+    fn processes(&self) -> &Processes {
+        &self.processes
     }
 
     async fn leads(&self) -> Option<usize> {
-        for place in 0..self.endpoints.len() {
+        for place in 0..self.endpoints().len() {
             if self.status(place).await.contains(LEADS) {
                 return Some(place);
             }
@@ -109,7 +98,9 @@ impl Backend for ZooKeeper {
 
     /// Each case has a root of its own.
     async fn open_case(&self, case: usize, on: Option<usize>) -> Result<Arc<dyn Store>> {
-        let config = ZkConfig::new(among(&self.endpoints, on))?.with_root(format!("/case/{case}"))?;
+        let config = ZkConfig::new(among(self.endpoints(), on))?.with_root(format!("/case/{case}"))?;
+        // On a busy machine a disk that is synced by many may stand still for two seconds, after which a server would be given up.
+        let config = config.with_session_timeout(std::time::Duration::from_secs(15));
         Ok(Arc::new(ZkStore::open(&config).await?))
     }
 
@@ -138,9 +129,4 @@ fn spec(links: Arc<Links>, tls: Option<ServerTls>) -> ServerSpec {
     });
     let spec = PORTS.iter().chain([&SECURE]).fold(spec, |spec, port| spec.port(*port));
     spec.client_url("127.0.0.1:{client}").ready_when(Probe::tcp("client", READY.0, |text, _| text.contains(READY.1)))
-}
-
-/// The harness of the conformance suite on so many servers.
-pub(crate) async fn harness(nodes: usize) -> Injected<impl Harness> {
-    suite::harness::<ZooKeeper>(nodes).await
 }

@@ -2,10 +2,10 @@
 //!
 //! What is found or fetched is written to `.cache/servers/env.json`, a map from environment variables to values. The test
 //! kit reads it when a variable is not set, and every cargo process that xtask starts gets all of it as its environment.
-//! Clients of etcd in other languages go to `.cache/clients`, and into the same file.
+//! Clients of etcd in other languages go to `.cache/clients`, and into the same file; cargo-deny goes to `.cache/tools`.
 
-mod clients;
 mod debian;
+mod packages;
 mod recipes;
 
 use std::collections::BTreeMap;
@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 
 use crate::run;
 use debian::Apt;
+pub(crate) use packages::cargo_deny;
 use recipes::{RECIPES, Recipe, Variables};
 
 /// What `setup` can be told to provide.
@@ -36,7 +37,9 @@ pub(crate) enum Target {
     Faketime,
     /// Clients of etcd in other languages, where the machine has those.
     Clients,
-    /// Everything.
+    /// cargo-deny, which checks licences and sources.
+    Deny,
+    /// All of these but cargo-deny: what tests and measurements need.
     All,
 }
 
@@ -49,7 +52,7 @@ impl Target {
             Self::Java => &["java"],
             Self::Protoc => &["protoc"],
             Self::Faketime => &["faketime"],
-            Self::Clients => &[],
+            Self::Clients | Self::Deny => &[],
             Self::All => &["protoc", "etcd", "consul", "java", "zk", "faketime"],
         }
     }
@@ -75,7 +78,13 @@ pub(crate) fn setup(targets: &[Target]) -> Result<BTreeMap<String, String>> {
     let mut fetched = cache.fetch(&missing)?;
     fetched.extend(found.into_iter().map(|(_, variables, _)| variables));
     if targets.iter().any(|target| matches!(target, Target::Clients | Target::All)) {
-        fetched.extend(clients::provide()?);
+        fetched.extend(packages::provide_clients()?);
+    }
+    // Like a language that is not there: nothing but its own step of CI needs it, and that step says so.
+    if targets.contains(&Target::Deny)
+        && let Err(error) = cargo_deny()
+    {
+        println!("deny    not provided: {error:#}");
     }
     cache.write(fetched.into_iter().flatten())
 }
@@ -152,21 +161,15 @@ impl Cache {
 
     /// Adds to what earlier set-ups have written, and returns the whole.
     fn write(&self, variables: impl Iterator<Item = (&'static str, String)>) -> Result<BTreeMap<String, String>> {
-        let file = self.folder.join("env.json");
-        let mut all = known();
+        let file = run::known_file();
+        let mut all = run::known();
         all.extend(variables.map(|(name, value)| (name.to_owned(), value)));
         // Tests may be reading it: they see the old file or the new one.
-        let fresh = self.folder.join("env.json.new");
+        let fresh = file.with_extension("json.new");
         fs::write(&fresh, serde_json::to_vec_pretty(&all)?)?;
         fs::rename(fresh, file)?;
         Ok(all)
     }
-}
-
-/// What earlier set-ups have written.
-pub(crate) fn known() -> BTreeMap<String, String> {
-    let file = run::root().join(".cache/servers/env.json");
-    fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
 fn by_hand(missing: &[&Recipe]) -> String {

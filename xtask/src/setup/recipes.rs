@@ -53,7 +53,7 @@ pub(super) const RECIPES: [Recipe; 6] = [
                   or set PROTOC and PROTOC_INCLUDE",
         on_machine: || {
             let program = variable("PROTOC").or_else(|| on_path("protoc"))?;
-            let include = variable("PROTOC_INCLUDE").or_else(|| include_beside(&program));
+            let include = variable("PROTOC_INCLUDE").or_else(|| include_folder(&program));
             let include = include.map(|include| ("PROTOC_INCLUDE", include));
             Some([("PROTOC", program)].into_iter().chain(include).collect())
         },
@@ -176,13 +176,14 @@ fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn on_path(program: &str) -> Option<String> {
+/// Where a program is, if it is on `PATH`.
+pub(super) fn on_path(program: &str) -> Option<String> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file()).map(text)
 }
 
 /// The well-known types lie in `include` beside the `bin` of the program in every distribution and in protoc's own archives.
-fn include_beside(protoc: &str) -> Option<String> {
+fn include_folder(protoc: &str) -> Option<String> {
     let include = fs::canonicalize(protoc).ok()?.parent()?.parent()?.join("include");
     include.join("google/protobuf/any.proto").exists().then(|| text(include))
 }

@@ -18,7 +18,7 @@ const KIT: &[&str] = &["storage-testkit"];
 
 /// ARCHITECTURE.md has the drawing. What is not here is forbidden: nothing depends on `snet` or `xtask`, no backend knows
 /// another, and the product knows nothing of the test kit.
-const ALLOWED: [Allowed; 14] = [
+const ALLOWED: [Allowed; 17] = [
     allow("storage-core", &[], &[]),
     allow("storage-etcd", CORE, KIT),
     allow("storage-consul", CORE, KIT),
@@ -26,16 +26,24 @@ const ALLOWED: [Allowed; 14] = [
     allow("storage-embedded", CORE, KIT),
     allow("storage-testkit", CORE, &[]),
     allow("storage", &["storage-core", "storage-embedded", "storage-etcd", "storage-consul", "storage-zk"], &[]),
-    allow("storage-replica", &["storage-core", "storage-embedded", "storage-etcd"], KIT),
-    // Its example shows the attack failing on a cluster, which the embedded engine has without a server.
-    allow("payment-channels", CORE, &["storage-embedded"]),
+    // What its tests ask it with is the client of etcd that the backend is.
+    allow("storage-etcd-api", &["storage-core", "storage-embedded"], &["storage-testkit", "storage-etcd"]),
+    allow("storage-membership", &["storage-core", "storage-embedded"], &[]),
     allow(
-        "payment-tests",
-        &[],
-        &["storage-core", "payment-channels", "storage-testkit", "storage-etcd", "storage-consul", "storage-zk"],
+        "storage-replica",
+        &["storage-core", "storage-embedded", "storage-etcd", "storage-etcd-api", "storage-membership"],
+        KIT,
     ),
+    // Its example shows the attack failing on a cluster, which the embedded engine has without a server. Its rules are tried on all.
+    allow("payment-channels", CORE, &["storage-embedded", "storage-servers", "storage-testkit"]),
+    allow("storage-servers", &["storage", "storage-testkit"], &[]),
     allow("simulation", &["storage-core", "storage-embedded", "storage-testkit"], &[]),
-    allow("bench", &["storage-core", "storage", "payment-channels", "storage-testkit", "storage-replica"], &[]),
+    allow("bench", &["storage", "payment-channels", "storage-testkit", "storage-servers", "storage-replica"], &[]),
+    allow(
+        "soak",
+        &["storage", "payment-channels", "storage-testkit", "storage-servers", "storage-replica", "bench"],
+        &[],
+    ),
     allow(
         "snet",
         &[
@@ -45,10 +53,12 @@ const ALLOWED: [Allowed; 14] = [
             "storage-consul",
             "storage-zk",
             "storage",
+            "storage-membership",
             "storage-replica",
             "payment-channels",
             "storage-testkit",
             "bench",
+            "soak",
         ],
         &[],
     ),
@@ -130,6 +140,8 @@ mod tests {
             ("storage-etcd", "storage-testkit", None),
             ("storage-testkit", "storage-etcd", Some("dev")),
             ("payment-channels", "storage", None),
+            ("storage-membership", "storage-etcd-api", None),
+            ("storage-etcd-api", "storage-replica", None),
             ("bench", "snet", None),
             ("snet", "xtask", Some("build")),
             ("xtask", "storage-testkit", None),

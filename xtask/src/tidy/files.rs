@@ -5,8 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::{invariants, quotes};
+
 /// A file past this is two rooms.
 const MAX_LINES: usize = 800;
+
+/// A source file past this opens with what it is for: nobody reads so much to find that out.
+const LINES_WITHOUT_HEAD: usize = 100;
 
 /// Words that do not reach the main branch. They are put together here so that this file has none.
 const WORDS: [&str; 4] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("dbg", "!(")];
@@ -24,9 +29,16 @@ pub(super) fn check(root: &Path) -> Result<Vec<String>> {
     }
     let sources = files(root, "rs")?;
     anyhow::ensure!(!sources.is_empty(), "no source in {}", root.display());
-    for source in sources {
-        broken.extend(check_source(&read(&source)?).into_iter().map(|rule| located(root, &source, &rule)));
+    let sources: Vec<_> =
+        sources.into_iter().map(|path| read(&path).map(|text| (path, text))).collect::<Result<_>>()?;
+    for (source, text) in &sources {
+        broken.extend(check_source(text).into_iter().map(|rule| located(root, source, &rule)));
+        if !is_test(source.strip_prefix(root).unwrap_or(source)) {
+            broken.extend(check_head(text).map(|rule| located(root, source, &rule)));
+        }
     }
+    broken.extend(invariants::check(&read(&root.join("ARCHITECTURE.md"))?, &sources));
+    broken.extend(quotes::check(&read(&root.join("docs/what-can-go-wrong.md"))?, &sources));
     Ok(broken)
 }
 
@@ -40,6 +52,18 @@ fn check_source(text: &str) -> Vec<String> {
         broken.extend(WORDS.iter().filter(|word| line.contains(*word)).map(|word| format!("line {number}: {word}")));
     }
     broken
+}
+
+/// Tests tell by their names what they are for.
+fn is_test(file: &Path) -> bool {
+    let parts = || file.components().filter_map(|part| part.as_os_str().to_str());
+    parts().any(|part| part == "tests") || parts().next_back().is_some_and(|name| name.ends_with("tests.rs"))
+}
+
+fn check_head(text: &str) -> Option<String> {
+    let lines = text.lines().count();
+    let is_bare = lines > LINES_WITHOUT_HEAD && !text.starts_with("//!");
+    is_bare.then(|| format!("{lines} lines that do not open with `//!` and what they are for"))
 }
 
 fn check_manifest(text: &str) -> Vec<String> {
@@ -94,7 +118,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// The files with this ending, without what is built, cached or hidden.
-fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+pub(super) fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let entry = entry?;
@@ -171,6 +195,48 @@ workspace = true
     #[test]
     fn a_workspace_of_its_own_is_left_alone() {
         assert!(check_manifest("[workspace]\n\n[dependencies]\nserde = \"1\"").is_empty());
+    }
+
+    #[test]
+    fn a_long_source_that_does_not_say_what_it_is_for_is_reported() {
+        let long = "\n".repeat(LINES_WITHOUT_HEAD);
+        for text in [&long, &format!("//! What it is for.\n{long}")] {
+            assert_eq!(check_head(text), None);
+        }
+        for text in [&format!("use std::fs;\n{long}"), &format!("use std::fs;\n//! Too late.\n{long}")] {
+            assert!(check_head(text).is_some_and(|rule| rule.contains("open with `//!`")), "{text}");
+        }
+        for (file, expected) in [
+            ("storage/src/open.rs", false),
+            ("storage/src/contests/open.rs", false),
+            ("storage/tests/open.rs", true),
+            ("storage/src/tests/open.rs", true),
+            ("storage/src/tests.rs", true),
+            ("storage/src/own_table_tests.rs", true),
+        ] {
+            assert_eq!(is_test(Path::new(file)), expected, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_planted_source_without_a_head_is_found() {
+        let root = std::env::temp_dir().join(format!("tidy-{}", std::process::id()));
+        let source = root.join("storage/src");
+        fs::create_dir_all(&source).unwrap();
+        fs::create_dir_all(root.join("docs")).unwrap();
+        for page in ["ARCHITECTURE.md", "docs/what-can-go-wrong.md"] {
+            fs::write(root.join(page), "").unwrap();
+        }
+        let broken = |text: String| {
+            fs::write(source.join("planted.rs"), text).unwrap();
+            let broken = check(&root).unwrap();
+            broken.into_iter().filter(|rule| rule.starts_with("storage/src/planted.rs")).collect::<Vec<_>>()
+        };
+        let long = "\n".repeat(LINES_WITHOUT_HEAD);
+        let (bare, headed) = (broken(format!("use std::fs;\n{long}")), broken(format!("//! A head.\n{long}")));
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(bare, ["storage/src/planted.rs: 101 lines that do not open with `//!` and what they are for"]);
+        assert_eq!(headed, Vec::<String>::new());
     }
 
     #[test]

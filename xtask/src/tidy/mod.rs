@@ -1,7 +1,11 @@
 //! `cargo xtask tidy`: the rules of the house that no other tool knows.
 
 mod arrows;
+mod circles;
 mod files;
+mod imports;
+mod invariants;
+mod quotes;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -14,6 +18,7 @@ use crate::run;
 /// When a rule is broken.
 pub(crate) fn tidy() -> Result<()> {
     let mut broken = arrows::check(&metadata()?);
+    broken.extend(circles::check(&run::root())?);
     broken.extend(files::check(&run::root())?);
     for rule in &broken {
         eprintln!("tidy: {rule}");
@@ -21,7 +26,7 @@ pub(crate) fn tidy() -> Result<()> {
     if !broken.is_empty() {
         bail!("{} rules of the house are broken", broken.len());
     }
-    println!("tidy: the arrows between the crates and the files are as they should be");
+    println!("tidy: the arrows between crates and between modules are as they should be, and so are the files");
     Ok(())
 }
 

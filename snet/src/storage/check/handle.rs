@@ -1,3 +1,5 @@
+//! A handle on a live store for the conformance suite, whose cases close theirs while others go on.
+
 use std::sync::Arc;
 
 use ::storage::{

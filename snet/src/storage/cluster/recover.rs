@@ -9,16 +9,14 @@ use std::{
 };
 
 use anyhow::anyhow;
+use storage_membership::{AnsweringNode, ClusterId, Recovered, Voter};
 use storage_replica::{
     config::{Bootstrap, Growing},
-    membership::{AnsweringNode, ClusterId, Recovered, Survivor, Voter},
+    growing::survivor,
     snapshot::Salvaged,
 };
 
-use super::super::{
-    config,
-    place::{no, print},
-};
+use super::super::config;
 use crate::{
     exit::{Failure, Outcome},
     output::Output,
@@ -38,7 +36,7 @@ Examples:
 IF THE DISKS OF A MAJORITY CAN BE BROUGHT BACK, BRING THEM BACK INSTEAD: then nothing that was acknowledged is lost. Here it may be: whatever the others had and this
 replica had not. Also a write may appear that nobody acknowledged, whose outcome was told to be unknown.
 
-What it does: it looks whether nodes of the cluster still run, and refuses if one does. It takes what the stopped node holds, its whole log with it, and makes a new directory with
+What it does: it looks whether nodes of the cluster still run, or of another one at the URLs of its replicas, and refuses if one does. It takes what the stopped node holds, its whole log with it, and makes a new directory with
 that, in which the replica founds a new cluster with a new id. The old directory stays beside it, unchanged, as DIR.lost-CLUSTER. If the power fails meanwhile, the replica has the old
 or the new directory. Choose the survivor whose log is the furthest: the highest last term, and of these the highest last index; `snapshot salvage` prints both.
 
@@ -69,10 +67,10 @@ pub(super) async fn run(arguments: &Recover) -> Outcome {
     let growing = config::load(&arguments.config)?.growing(*replica, Bootstrap::Join);
     let growing = growing.map_err(|reason| Failure::Usage(anyhow!(reason)))?;
     let opened = growing.clone();
-    let survivor = blocking(move || Survivor::open(opened)).await??;
+    let survivor = blocking(move || survivor(opened)).await??;
     let answering = survivor.answering(Duration::from_secs(*seconds)).await;
     if let Some(refusal) = refusal(&answering, survivor.could_be_majority(&answering), survivor.cluster(), *replica) {
-        return Err(no(refusal));
+        return Err(Failure::no(refusal));
     }
     let found = survivor.found();
     let end = End { term: found.last_term, index: found.last_index };
@@ -98,7 +96,7 @@ pub(super) async fn run(arguments: &Recover) -> Outcome {
     }
     let bump_revision = *bump_revision;
     let recovered = blocking(move || survivor.recover(bump_revision)).await??;
-    print(*output, &recovered, |recovered| table(recovered, &growing, arguments))
+    output.print(&recovered, |recovered| table(recovered, &growing, arguments))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
@@ -107,6 +105,20 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 /// Why nothing is done while nodes of the cluster run.
 fn refusal(answering: &[AnsweringNode], is_majority: bool, cluster: ClusterId, replica: u64) -> Option<String> {
+    let others: Vec<_> = answering
+        .iter()
+        .filter_map(|other| {
+            let id = other.other_cluster?;
+            Some(format!("replica {} at {} (cluster {id:x} by its API)", other.replica, other.client_url))
+        })
+        .collect();
+    if !others.is_empty() {
+        return Some(format!(
+            "another cluster answers: {}. If somebody has recovered there already, a second recovery would make a second cluster: remove the data directory of replica \
+             {replica} and let it join that one. If it was left there by mistake, stop it; nothing was changed",
+            others.join(", ")
+        ));
+    }
     if answering.is_empty() {
         return is_majority.then(|| {
             format!(
@@ -158,7 +170,7 @@ impl Case {
     /// What it is about, loudly.
     fn warning(&self, growing: &Growing, found: &Salvaged) -> String {
         let Self { cluster, end: End { term, index }, voters } = self;
-        let replica = growing.replica.id;
+        let replica = growing.membership.replica.id;
         let unsure = found.last_index - found.committed_index;
         let mut text = format!(
             "\n*** LAST RESORT: A NEW CLUSTER OF WHAT REPLICA {replica} HOLDS ***\n\n\
@@ -167,7 +179,7 @@ impl Case {
              WHAT MAY APPEAR: writes that nobody acknowledged, among the last {unsure} entries of its log.\n\
              WHAT MUST NEVER HAPPEN: that a disk of cluster {cluster}, or a copy of one, is started again. Two clusters would then acknowledge payments.\n\n\
              Replica {replica}, in {}, holds {} keys and {} leases at revision {}; its log ends with entry {index} of term {term}.\nThe voters that it knows:\n",
-            growing.data_dir.display(),
+            growing.membership.data_dir.display(),
             thousands(found.keys as f64),
             thousands(found.leases as f64),
             found.revision,
@@ -207,6 +219,7 @@ impl Case {
                 None => return Err(wrong(format!("there is no voter `{name}`"))),
             }
         }
+        // Reckoned here and not asked: in distress, two of five are soon taken for a majority.
         if !is_majority_lost(&lost) {
             return Err(wrong(
                 "the others are a majority: start them with their disks, and the cluster goes on without any loss"
@@ -221,6 +234,7 @@ impl Case {
         if end.split_whitespace().collect::<Vec<_>>() != [term.to_string(), index.to_string()] {
             return Err(wrong(format!("the log of this replica ends with `{term} {index}`, not with `{end}`")));
         }
+        // Something has to be typed that stands above and cannot be guessed: a yes is given without reading.
         let id = answer(
             "3. Can none of the old nodes ever start again, and no copy of their disks, whatever restarts machines there? Then type the id of the cluster that is given up:",
         )?;
@@ -236,7 +250,7 @@ fn table(recovered: &Recovered, growing: &Growing, arguments: &Recover) -> Strin
     let mut table = Table::default();
     table.row(["new cluster", &recovered.cluster.to_string()]);
     table.row(["lost cluster", &recovered.lost_cluster.to_string()]);
-    table.row(["data directory", &growing.data_dir.display().to_string()]);
+    table.row(["data directory", &growing.membership.data_dir.display().to_string()]);
     table.row(["old directory", &recovered.former_directory.display().to_string()]);
     table.row(["keys", &thousands(recovered.keys as f64)]);
     table.row(["leases", &thousands(recovered.leases as f64)]);

@@ -1,3 +1,5 @@
+//! Cases of the ABA problem: what was changed and restored is not what it was, and no version ever returns.
+
 use std::collections::HashSet;
 
 use crate::{

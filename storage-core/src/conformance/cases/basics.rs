@@ -1,3 +1,7 @@
+//! Cases of reads and plain writes: what was put is what is read, and namespaces do not see each other.
+//!
+//! These prove nothing about replicas; they are what every other case stands on.
+
 use crate::{
     Expected, ReadOptions, Txn,
     conformance::{

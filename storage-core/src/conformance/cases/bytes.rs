@@ -1,3 +1,8 @@
+//! Cases of keys and values of any bytes: every backend encodes keys somehow, and no two may become one.
+//!
+//! The lists are what servers, URLs and encodings are known to treat alike. A key that is found to collide belongs into
+//! them.
+
 use bytes::Bytes;
 
 use crate::{

@@ -1,3 +1,7 @@
+//! Cases of compare-and-swap by versions and by values: a stale expectation never writes, and leaves what is there.
+//!
+//! A conflict is an answer here and never an error.
+
 use bytes::Bytes;
 
 use crate::{

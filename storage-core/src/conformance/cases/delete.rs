@@ -1,3 +1,5 @@
+//! Cases of deletes: alone, guarded, of absent keys, and of one key among others with like names.
+
 use crate::{
     Expected, Txn,
     conformance::{

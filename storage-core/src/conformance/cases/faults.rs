@@ -1,3 +1,8 @@
+//! Cases of errors: deadlines, closed handles, lost replies, dead leaders and stores without a quorum.
+//!
+//! What they hold a store to is honesty: whatever it says of a write has to be true, also later. How soon it is back is
+//! not judged, but for a bound so long that a busy machine keeps it.
+
 use std::{future::Future, time::Duration};
 
 use futures::FutureExt;
@@ -184,6 +189,7 @@ pub(super) async fn different_operation_ids_each(context: &Context<'_>) -> Check
     if store.capabilities().deduplicates.is_none() {
         return Err(Stop::skipped("the store is not declared to deduplicate"));
     }
+    // A store that cuts the id to 64 bits, or hashes it to fewer, takes two of these for one.
     let base = fresh_id().0;
     // They differ in one bit each, at both ends and where a shorter integer would be cut off.
     for bit in [0, 1, 31, 32, 63, 64, 65, 96, 127] {
@@ -245,6 +251,7 @@ pub(super) async fn unavailable_is_unapplied(context: &Context<'_>) -> Checked {
     let store = context.open().await?;
     let faults = context.faults()?;
     store.put("a", "before").await?;
+    // Shorter than any election, so that the answers are about the outage and not about its end.
     faults.outage().await?;
     let timeout = Duration::from_millis(400);
     let mut unapplied = Vec::new();

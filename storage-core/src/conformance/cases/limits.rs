@@ -1,3 +1,8 @@
+//! Cases of limits: what is declared is at least the contract's floor, is possible, and one more is refused without a
+//! trace.
+//!
+//! Each refusal has to come before anything is written.
+
 use bytes::Bytes;
 
 use crate::{

@@ -1,3 +1,8 @@
+//! Cases of locks: one holder at a time, leases that end, tokens that rise, and writes of stale holders that are
+//! fenced.
+//!
+//! Locks are records that any store carries, so that these cases prove the store's transactions as much as the lock.
+
 use std::{
     sync::{
         Arc,

@@ -16,7 +16,7 @@ mod txn;
 mod versions;
 mod watch;
 
-use super::{Case, Kind};
+use super::case::{Case, Kind};
 
 /// Every case of the suite, in the order in which a person would read the contract.
 pub static CASES: &[Case] = crate::__conformance_cases!([__registry] []);
@@ -226,40 +226,6 @@ macro_rules! __kind {
 }
 
 use {__kind, __registry};
-
-/// Makes the tests of [`conformance_tests!`](crate::conformance_tests).
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __conformance_tests {
-    ([$harness:expr] $($group:ident { $($case:ident $(= $kind:ident)?)* })*) => {
-        $(mod $group {
-            #[allow(unused_imports, reason = "the harness may be named from here or from the crate")]
-            use super::*;
-
-            $(
-                #[test]
-                fn $case() {
-                    $crate::conformance::test(stringify!($group), stringify!($case), $harness);
-                }
-            )*
-        })*
-    };
-}
-
-/// One test for each case of the [conformance suite](crate::conformance), in a module of this name: `etcd::cas::succeeds`.
-///
-/// The second argument is called for each test: an `async fn() -> impl Harness`, or a closure that gives such a future.
-#[macro_export]
-macro_rules! conformance_tests {
-    ($name:ident, $harness:expr) => {
-        mod $name {
-            #[allow(unused_imports, reason = "the harness may be named from here or from the crate")]
-            use super::*;
-
-            $crate::__conformance_cases!([$crate::__conformance_tests][$harness]);
-        }
-    };
-}
 
 #[cfg(test)]
 mod tests {

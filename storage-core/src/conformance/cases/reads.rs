@@ -1,3 +1,9 @@
+//! Cases of what reads see: own writes, writes of others, never an older state than was known, and stale reads that end
+//! up fresh.
+//!
+//! They wait for conditions and not for times, except that a stale read has to become fresh within the suite's
+//! patience.
+
 use std::{
     sync::{
         Arc,

@@ -1,3 +1,7 @@
+//! Cases of scans: bytewise order, prefixes that know no separators, and pages that give each key once.
+//!
+//! A page may be shorter than its limit: cases follow `next` and never count on full pages.
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;

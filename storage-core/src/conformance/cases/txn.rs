@@ -1,3 +1,7 @@
+//! Cases of transactions: all or nothing, guards checked in order, and the first that fails is named.
+//!
+//! What a refused transaction left is looked at through another handle.
+
 use crate::{
     Error, Expected, Observed, Txn, WriteOptions,
     conformance::{

@@ -1,3 +1,7 @@
+//! Cases of versions: each write gives a new one, no other thing does, and none ever returns, not even after a delete.
+//!
+//! Everything that guards by versions stands on these.
+
 use std::collections::HashSet;
 
 use crate::{

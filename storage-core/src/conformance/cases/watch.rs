@@ -1,3 +1,8 @@
+//! Cases of watches: the last state is seen by every store, each change in order where that is declared.
+//!
+//! A store is held to what it declares. No case waits to see that nothing comes: it writes something after and waits
+//! for that.
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

@@ -38,7 +38,7 @@ fn appends_against_raw_syncs() {
                 at += bytes.len();
             });
             let options = LogOptions { background: true, ..LogOptions::default() };
-            let mut log = Log::open_in(Arc::new(RealDisk), &dir.path().join("log"), &options).unwrap();
+            let mut log = Log::open_in(Arc::new(RealDisk), &dir.path().join("log"), &options, None).unwrap();
             let payload = Bytes::from(vec![1; PAYLOAD]);
             let mut index = now(log.get_log_state()).unwrap().last_log_id.map_or(0, |id| id.index + 1);
             let ours = rate(|| {

@@ -1,7 +1,7 @@
 //! The power goes, or the disk fails, at every operation.
 
 use super::*;
-use crate::disk::{Fault, Survival};
+use crate::simulated::{Fault, Survival};
 
 const LENGTH: usize = 40;
 

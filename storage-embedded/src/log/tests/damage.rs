@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::super::record::{BATCH_HEADER, SEGMENT_HEADER};
 use super::*;
-use crate::disk::Survival;
+use crate::simulated::Survival;
 
 /// A log of entries in batches of two, over several segments, as it is on disk after its process died.
 fn written(closed: bool) -> (SimDisk, Held) {

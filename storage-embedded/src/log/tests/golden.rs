@@ -39,7 +39,7 @@ fn records() -> Vec<Vec<Record>> {
             Record::Committed(log_id(5, 43)),
         ],
         vec![Record::PurgeTo(log_id(4, 42))],
-        vec![Record::Mark],
+        vec![Record::Confirmation],
     ]
 }
 

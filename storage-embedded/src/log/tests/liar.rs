@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::*;
-use crate::disk::{Fault, Survival};
+use crate::simulated::{Fault, Survival};
 
 /// Makes calls until the power goes, with lying syncs under those that `is_struck` names. Whether what is found after the
 /// crash is neither the state before nor after the last call.

@@ -1,11 +1,14 @@
 //! The log on a simulated disk, against a model of what it must hold.
 
 mod bench;
+mod bounds;
+mod broken;
 mod crash;
 mod damage;
 mod golden;
 mod liar;
-mod snapshots;
+mod lost;
+mod room;
 mod threads;
 mod usual;
 
@@ -22,8 +25,8 @@ use openraft::type_config::TypeConfigExt;
 use openraft::{EntryPayload, RaftLogReader};
 
 use super::{Log, LogError, LogOptions};
-use crate::disk::SimDisk;
 use crate::raft::{Entry, LogId, Proposal, TypeConfig, Vote};
+use crate::simulated::SimDisk;
 
 const DIR: &str = "/node/log";
 
@@ -35,11 +38,11 @@ fn options() -> LogOptions {
     LogOptions { segment_bytes: 2048, cache_bytes: 512, background: false, seed: Some(7), ..LogOptions::default() }
 }
 
-fn open(disk: &SimDisk) -> Result<Log, LogError> {
-    Log::open_in(Arc::new(disk.clone()), dir(), &options())
+pub(crate) fn open(disk: &SimDisk) -> Result<Log, LogError> {
+    Log::open_in(Arc::new(disk.clone()), dir(), &options(), None)
 }
 
-fn log_id(term: u64, index: u64) -> LogId {
+pub(crate) fn log_id(term: u64, index: u64) -> LogId {
     LogId::new(CommittedLeaderIdOf::<TypeConfig>::new(term), index)
 }
 
@@ -48,11 +51,11 @@ fn entry(term: u64, index: u64, payload: &[u8]) -> Entry {
 }
 
 /// Everything happens in the call, since the log has no threads.
-fn now<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("a log without threads never waits")
 }
 
-fn append(log: &mut Log, entries: Vec<Entry>) -> io::Result<()> {
+pub(crate) fn append(log: &mut Log, entries: Vec<Entry>) -> io::Result<()> {
     let (sender, receiver) = TypeConfig::oneshot();
     let called = now(log.append(entries, IOFlushed::Signal(sender)));
     match receiver.now_or_never() {
@@ -66,15 +69,15 @@ fn append(log: &mut Log, entries: Vec<Entry>) -> io::Result<()> {
 
 /// What a log holds, as openraft would see it.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Held {
+pub(crate) struct Held {
     vote: Option<Vote>,
-    purged: Option<LogId>,
+    pub(crate) purged: Option<LogId>,
     last: Option<LogId>,
-    entries: BTreeMap<u64, Entry>,
+    pub(crate) entries: BTreeMap<u64, Entry>,
 }
 
 impl Held {
-    fn by(log: &mut Log) -> Self {
+    pub(crate) fn by(log: &mut Log) -> Self {
         let state = now(log.get_log_state()).unwrap();
         let entries = now(log.try_get_log_entries(..)).unwrap();
         Self {
@@ -103,9 +106,10 @@ enum Call {
 
 impl Call {
     /// Any call that raft might make on a log that holds this.
-    fn any(held: &Held, term: &mut u64, random: &mut fastrand::Rng) -> Self {
+    fn any(held: &Held, term: &mut u64, committed: &mut Option<LogId>, random: &mut fastrand::Rng) -> Self {
         let known = |index: u64| held.entries.get(&index).map(|entry| entry.log_id).or(held.purged);
         let first = held.purged.map_or(0, |id| id.index + 1);
+        let uncommitted = first.max(committed.map_or(0, |id| id.index + 1));
         match random.u8(..20) {
             0..10 => {
                 let next = held.next_index();
@@ -119,18 +123,22 @@ impl Call {
             }
             10..13 => {
                 *term += random.u64(..2);
-                Self::Vote(if random.bool() { Vote::new(*term, 1) } else { Vote::new_committed(*term, 1) })
+                let is_committed = random.bool() || held.vote == Some(Vote::new_committed(*term, 1));
+                Self::Vote(if is_committed { Vote::new_committed(*term, 1) } else { Vote::new(*term, 1) })
             }
-            13..15 if held.next_index() > first => {
+            13..15 if held.next_index() > uncommitted => {
                 *term += 1;
-                let keep = random.u64(first..held.next_index());
+                let keep = random.u64(uncommitted..held.next_index());
                 Self::Truncate(if keep == first { held.purged } else { known(keep - 1) })
             }
             15..17 if held.next_index() > first => {
                 Self::Purge(known(random.u64(first..held.next_index())).expect("an entry"))
             }
             17 => Self::Purge(log_id(*term, held.next_index() + random.u64(..3))),
-            18 => held.last.map_or(Self::Reopen, Self::Commit),
+            18 => {
+                *committed = held.last;
+                held.last.map_or(Self::Reopen, Self::Commit)
+            }
             _ => Self::Reopen,
         }
     }
@@ -174,11 +182,11 @@ impl Call {
 /// A sequence of calls, and what the log holds before each and after the last.
 fn workload(seed: u64, length: usize) -> Vec<(Held, Call)> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let (mut held, mut term) = (Held::default(), 1);
+    let (mut held, mut term, mut committed) = (Held::default(), 1, None);
     (0..length)
         .map(|_| {
             let before = held.clone();
-            let call = Call::any(&held, &mut term, &mut random);
+            let call = Call::any(&held, &mut term, &mut committed, &mut random);
             call.apply(&mut held);
             (before, call)
         })

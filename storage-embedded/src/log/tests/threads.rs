@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::disk::{Fault, RealDisk};
+use crate::disk::RealDisk;
+use crate::simulated::Fault;
 
-fn background(dir: &Path, idle_mark: Duration) -> Log {
-    let options = LogOptions { segment_bytes: 64 << 10, cache_bytes: 4096, idle_mark, ..LogOptions::default() };
-    Log::open_in(Arc::new(RealDisk), dir, &options).unwrap()
+fn background(dir: &Path, confirm_after: Duration) -> Log {
+    let options = LogOptions { segment_bytes: 64 << 10, cache_bytes: 4096, confirm_after, ..LogOptions::default() };
+    Log::open_in(Arc::new(RealDisk), dir, &options, None).unwrap()
 }
 
 fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
@@ -52,13 +53,13 @@ async fn appends_are_acknowledged_while_the_mode_changes_and_are_found_again() {
 }
 
 #[tokio::test]
-async fn an_idle_log_sets_one_mark() {
+async fn an_idle_log_confirms_itself_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = background(dir.path(), Duration::from_millis(5));
     let (sender, receiver) = TypeConfig::oneshot();
     log.append([entry(1, 0, b"x")], IOFlushed::Signal(sender)).await.unwrap();
     receiver.await.unwrap().unwrap();
-    wait_for("the mark", || log.metrics().batches == 2);
+    wait_for("the confirmation", || log.metrics().batches == 2);
     let (checked, mut rounds) = (Instant::now(), 0);
     while checked.elapsed() < Duration::from_millis(50) {
         rounds += 1;
@@ -70,8 +71,8 @@ async fn an_idle_log_sets_one_mark() {
 #[tokio::test]
 async fn a_failure_in_the_background_reaches_everyone() {
     let disk = SimDisk::new(1);
-    let options = LogOptions { idle_mark: Duration::from_secs(60), background: true, ..options() };
-    let mut log = Log::open_in(Arc::new(disk.clone()), dir(), &options).unwrap();
+    let options = LogOptions { confirm_after: Duration::from_secs(60), background: true, ..options() };
+    let mut log = Log::open_in(Arc::new(disk.clone()), dir(), &options, None).unwrap();
     let mut failure = log.watch_failure();
     log.sync_inline(false);
     let next = disk.operations();

@@ -1,7 +1,7 @@
 //! The same commands make the same state everywhere.
 
 use super::*;
-use crate::{disk::SimDisk, raft::SnapshotMeta, snapshot::SnapshotStore};
+use crate::{raft::SnapshotMeta, simulated::SimDisk, snapshot::SnapshotStore, tables::Tables};
 
 /// A snapshot of the tables, and the tables that come out of it.
 fn snapshot(tables: &Tables) -> (Vec<u8>, Tables) {
@@ -67,7 +67,7 @@ fn different_states_have_different_hashes() {
         },
         Command::OpenSession { nonce: 1 },
         Command::LeaseGrant { id: 1, ttl_seconds: 1 },
-        Command::LeasedPut { key: key("a"), value: "1".into(), lease: 1, request: None },
+        leased_put("a", "1", 1),
         Command::RowPut { name: "r".into(), value: "1".into() },
     ];
     for command in commands {

@@ -1,21 +1,28 @@
 //! The state against a model and against itself.
 
 mod adapter;
+mod auth;
+mod broken;
 mod determinism;
 mod leases;
+mod limits;
+mod log_and_snapshots;
 mod model;
 mod ranges;
 mod scale;
 mod sessions;
+mod snapshots;
 mod watches;
+mod worst;
 
 use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*};
 use storage_core::{Committed, Expected, Key, OperationId, Outcome, Revision, Txn, Version};
 
-use super::{shared::Replica, *};
+use super::*;
 use crate::{
-    command::{Command, Request},
+    command::{Applied, Command, Rejection, Request, RowChange},
+    keys::etcd_revision,
     mvcc::{self, KeyRange},
 };
 
@@ -45,7 +52,7 @@ impl Applier {
     }
 
     pub(super) fn value(&self, name: &str) -> Option<Bytes> {
-        self.state.tables().record(&key(name)).map(|record| record.value.clone())
+        self.state.tables().keys.record(&key(name)).map(|record| record.value.clone())
     }
 }
 
@@ -54,6 +61,12 @@ pub(super) fn outcome(applied: Applied) -> Outcome {
         Applied::Outcome(outcome) => outcome,
         other => panic!("{other}"),
     }
+}
+
+/// Writes a key and attaches it to a lease.
+pub(super) fn leased_put(name: &str, value: &'static str, lease: u64) -> Command {
+    let put = mvcc::Put { key: key(name), value: Some(value.into()), lease: Some(lease), previous: false };
+    Command::mvcc(mvcc::Txn::of(mvcc::Op::Put(put)))
 }
 
 /// Transactions that meet often: few keys, few values, versions that exist or existed.
@@ -95,15 +108,16 @@ pub(super) fn command() -> impl Strategy<Value = Command> {
         2 => (0_u64..8).prop_map(|nonce| Command::OpenSession { nonce }),
         2 => (0_u64..4, 1_u64..9).prop_map(|(id, ttl_seconds)| Command::LeaseGrant { id, ttl_seconds }),
         2 => (0_u64..4).prop_map(|id| Command::LeaseRevoke { id }),
-        3 => (prop_oneof![Just("a"), Just("b")], 0_u64..4, request()).prop_map(|(name, lease, request)| {
-            Command::LeasedPut { key: key(name), value: "leased".into(), lease, request }
-        }),
+        3 => (prop_oneof![Just("a"), Just("b")], 0_u64..4).prop_map(|(name, lease)| leased_put(name, "leased", lease)),
         1 => (row(), row()).prop_map(|(name, value)| Command::RowPut { name, value }),
         1 => row().prop_map(|name| Command::RowDelete { name }),
+        2 => (row(), option::of(row()), row(), option::of(row())).prop_map(|(name, expected, other, next)| {
+            Command::Rows(RowChange { expected: [(name, expected)].into(), next: [(other, next)].into() })
+        }),
         2 => (0_u64..9).prop_map(|revision| Command::Compact { revision }),
         3 => (request(), mvcc_txn()).prop_map(|(request, txn)| match request {
-            Some(request) => Command::Once { request, command: Box::new(Command::Mvcc { txn }) },
-            None => Command::Mvcc { txn },
+            Some(request) => Command::Once { request, command: Box::new(Command::mvcc(txn)) },
+            None => Command::mvcc(txn),
         }),
     ]
 }

@@ -4,6 +4,7 @@ use futures::{FutureExt, StreamExt};
 use storage_core::{MemoryStore, ReadOptions, ScanOptions, Store, WatchEvent, WatchOptions, WriteOptions};
 
 use super::*;
+use crate::tables::MAX_OPERATIONS;
 
 fn now<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("the reference store never waits")
@@ -105,7 +106,7 @@ fn what_is_no_command_is_refused_and_changes_nothing() {
     let before = applier.state.tables().digest();
     for bytes in [&b""[..], b"\x01", b"\x02\x01", b"\xff\xff"] {
         let applied = applier.state.apply_proposal(9, &crate::raft::Proposal(Bytes::from_static(bytes)));
-        assert_eq!(applied, Applied::Refused(Refusal::Malformed));
+        assert_eq!(applied, Applied::Rejected(Rejection::Malformed));
     }
     assert_eq!(applier.state.tables().digest(), before);
 }
@@ -131,15 +132,40 @@ fn rows_are_bounded_and_apart_from_the_keys() {
     let mut applier = Applier::default();
     let put = |name: &str, bytes| Command::RowPut { name: name.to_owned().into(), value: vec![0; bytes].into() };
     assert_eq!(applier.apply(put("r", 64 << 10)), Applied::Nothing);
-    assert_eq!(applier.apply(put("s", (64 << 10) + 1)), Applied::Refused(Refusal::TooManyRows));
-    assert_eq!(applier.apply(put(&"r".repeat(257), 1)), Applied::Refused(Refusal::TooManyRows));
+    assert_eq!(applier.apply(put("s", (64 << 10) + 1)), Applied::Rejected(Rejection::TooManyRows));
+    assert_eq!(applier.apply(put(&"r".repeat(257), 1)), Applied::Rejected(Rejection::TooManyRows));
     for number in 1..4096 {
         assert_eq!(applier.apply(put(&number.to_string(), 1)), Applied::Nothing);
     }
-    assert_eq!(applier.apply(put("one more", 1)), Applied::Refused(Refusal::TooManyRows));
+    assert_eq!(applier.apply(put("one more", 1)), Applied::Rejected(Rejection::TooManyRows));
     assert_eq!(applier.apply(put("r", 2)), Applied::Nothing, "a row that is there may change");
     assert_eq!(applier.state.tables().row(b"r").unwrap().len(), 2);
     assert_eq!(applier.apply(Command::RowDelete { name: "r".into() }), Applied::Nothing);
     assert_eq!(applier.state.tables().row(b"r"), None);
-    assert_eq!((applier.state.tables().revision, applier.value("1")), (0, None));
+    assert_eq!((applier.state.tables().keys.revision, applier.value("1")), (0, None));
+}
+
+#[test]
+fn rows_change_together_if_they_are_what_is_expected() {
+    let mut applier = Applier::default();
+    let row = |name: &'static str, content: Option<&'static str>| (Bytes::from(name), content.map(Bytes::from));
+    let mut change = |expected: &[(Bytes, Option<Bytes>)], next: &[(Bytes, Option<Bytes>)]| {
+        let rows = |rows: &[(Bytes, Option<Bytes>)]| rows.iter().cloned().collect();
+        let applied = applier.apply(Command::Rows(RowChange { expected: rows(expected), next: rows(next) }));
+        let there = applier.state.tables().rows().map(|(name, content)| (name.clone(), Some(content.clone())));
+        (applied, there.collect::<Vec<_>>(), applier.state.tables().digest())
+    };
+    let (differs, too_many) = (Applied::Rejected(Rejection::RowsDiffer), Applied::Rejected(Rejection::TooManyRows));
+    let (a, b) = (row("a", Some("1")), row("b", Some("2")));
+    let (first, both, digest) = change(&[row("a", None)], &[a.clone(), b.clone()]);
+    assert_eq!((first, &both), (Applied::Nothing, &vec![a.clone(), b.clone()]));
+    // One that is another, one that is missing and one that is there, each beside one that is as expected: nothing is changed.
+    for wrong in [row("a", Some("2")), row("c", Some("")), row("b", None)] {
+        let refused = change(&[a.clone(), wrong.clone()], &[row("a", None), row("c", Some("3"))]);
+        assert_eq!(refused, (differs.clone(), both.clone(), digest), "{wrong:?}");
+    }
+    let large = (Bytes::from("c"), Some(Bytes::from(vec![0; (64 << 10) + 1])));
+    assert_eq!(change(&[], &[row("a", None), large]), (too_many, both, digest), "all or nothing");
+    let (moved, there, _) = change(&[a, b], &[row("a", None), row("c", Some("3"))]);
+    assert_eq!((moved, there), (Applied::Nothing, vec![row("b", Some("2")), row("c", Some("3"))]));
 }

@@ -13,9 +13,9 @@ fn a_transaction_reads_the_revision_before_it_without_its_own_writes() {
         mvcc::Op::Range(range)
     };
     let put = mvcc::Put { key: key("a"), value: Some("new".into()), lease: Some(0), previous: false };
-    let before = mvcc::shown(applier.state.tables().revision);
+    let before = etcd_revision(applier.state.tables().keys.revision);
     let txn = mvcc::Txn { success: vec![mvcc::Op::Put(put), read(0), read(before)], ..mvcc::Txn::default() };
-    let Applied::Mvcc(answer) = applier.apply(Command::Mvcc { txn }) else { panic!("a transaction is answered") };
+    let Applied::Mvcc(answer) = applier.apply(Command::mvcc(txn)) else { panic!("a transaction is answered") };
     let values = answer.answers.iter().filter_map(|answer| match answer {
         OpAnswer::Range(ranged) => Some(ranged.entries[0].value.clone()),
         _ => None,

@@ -1,6 +1,7 @@
 //! Requests of sessions take effect once.
 
-use super::{super::sessions::Sessions, *};
+use super::*;
+use crate::tables::Sessions;
 
 fn open(applier: &mut Applier, nonce: u64) -> u64 {
     match applier.apply(Command::OpenSession { nonce }) {
@@ -24,9 +25,9 @@ fn a_repeated_request_gets_its_answer_again() {
     assert_ne!(first, second);
     assert_eq!(send(&mut applier, &append, session, 0, 0), first);
     assert_eq!(send(&mut applier, &append, session, 1, 1), second);
-    assert_eq!(send(&mut applier, &append, session, 0, 1), Applied::Refused(Refusal::Acknowledged), "a late copy");
-    assert_eq!(send(&mut applier, &append, session, 0, 0), Applied::Refused(Refusal::Acknowledged));
-    assert_eq!(applier.state.tables().revision, 2);
+    assert_eq!(send(&mut applier, &append, session, 0, 1), Applied::Rejected(Rejection::Acknowledged), "a late copy");
+    assert_eq!(send(&mut applier, &append, session, 0, 0), Applied::Rejected(Rejection::Acknowledged));
+    assert_eq!(applier.state.tables().keys.revision, 2);
 }
 
 #[test]
@@ -72,7 +73,7 @@ fn unacknowledged_requests_are_bounded() {
         assert!(matches!(send(&mut applier, &put, session, sequence, 0), Applied::Outcome(_)));
     }
     let next = Sessions::REQUESTS as u64;
-    assert_eq!(send(&mut applier, &put, session, next, 0), Applied::Refused(Refusal::TooManyRequests));
+    assert_eq!(send(&mut applier, &put, session, next, 0), Applied::Rejected(Rejection::TooManyRequests));
     assert!(matches!(send(&mut applier, &put, session, 0, 0), Applied::Outcome(_)), "its answer is still known");
     assert!(matches!(send(&mut applier, &put, session, next, 1), Applied::Outcome(_)));
 }
@@ -85,10 +86,10 @@ proptest! {
         let session = open(&mut applier, 1);
         let mut applied = std::collections::BTreeMap::new();
         for (sequence, acknowledged_below) in repeats {
-            let before = applier.state.tables().revision;
+            let before = applier.state.tables().keys.revision;
             let put = Txn::new().put(key("a"), sequence.to_string());
             let answer = send(&mut applier, &put, session, sequence as u64, acknowledged_below);
-            if applier.state.tables().revision != before {
+            if applier.state.tables().keys.revision != before {
                 prop_assert_eq!(applied.insert(sequence, answer), None, "applied twice");
             } else if let Applied::Outcome(_) = answer {
                 prop_assert_eq!(applied.get(&sequence), Some(&answer));
