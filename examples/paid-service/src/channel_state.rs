@@ -7,10 +7,10 @@ use storage::channel::{BlockNumber, ChannelId};
 use tonic::{Code, Request, Response, Status};
 
 use crate::{
+    books::Books,
     proto::escrow::{
         ChannelStateReply, ChannelStateRequest, payment_channel_state_service_server::PaymentChannelStateService,
     },
-    replica::Books,
 };
 
 #[derive(Debug)]

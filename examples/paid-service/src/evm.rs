@@ -124,7 +124,7 @@ impl Evm {
         let began = Instant::now();
         loop {
             let receipt = self.call("eth_getTransactionReceipt", json!([hash])).await?;
-            if receipt["status"] == "0x1" {
+            if receipt.get("status").is_some_and(|status| status == "0x1") {
                 return Ok(receipt);
             }
             ensure!(receipt.is_null() && began.elapsed() < SOON, "a transaction was not carried out: {receipt}");
@@ -150,15 +150,16 @@ impl Evm {
         let text = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let code: String = serde_json::from_slice(&text)?;
         let receipt = self.send_data(from, None, code + arguments).await?;
-        Ok(receipt["contractAddress"].as_str().context("a contract has an address")?.parse()?)
+        let address = receipt.get("contractAddress").and_then(Value::as_str);
+        Ok(address.context("a contract has an address")?.parse()?)
     }
 
     async fn call(&self, method: &str, parameters: Value) -> Result<Value> {
         let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters});
         let answer = self.node.post(request.to_string(), SOON).await.map_err(|error| anyhow::anyhow!(error))?;
         let mut answer: Value = serde_json::from_str(&answer)?;
-        ensure!(answer.get("result").is_some(), "{method}: {answer}");
-        Ok(answer["result"].take())
+        let result = answer.get_mut("result").map(Value::take);
+        result.with_context(|| format!("{method}: {answer}"))
     }
 }
 

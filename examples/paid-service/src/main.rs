@@ -4,6 +4,7 @@
 //! tells clients where they stand, [`treasury`] makes claims. `demo` starts three of them and an EVM with the contract ([`evm`]), has
 //! clients pay ([`client`]) while replicas are killed, claims on the chain, and prints the balance sheet ([`demo`]).
 
+mod books;
 mod channel_state;
 mod client;
 mod demo;

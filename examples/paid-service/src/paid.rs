@@ -10,14 +10,14 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
-use payment_channels::{GrpcCode, Payment, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use payment_channels::{GrpcCode, HeaderError, Payment, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use storage::channel::Amount;
 use tonic::{body::Body, metadata::MetadataMap, server::NamedService};
 use tower::{Layer, Service};
 
-use crate::replica::Books;
+use crate::books::Books;
 
 const STATUS: &str = "grpc-status";
 const MESSAGE: &str = "grpc-message";
@@ -70,31 +70,30 @@ where
         // The one that was polled is ready; its clone need not be.
         let fresh = self.service.clone();
         let (service, layer) = (std::mem::replace(&mut self.service, fresh), self.layer.clone());
-        Box::pin(async move { Ok(layer.call(service, request).await.unwrap_or_else(|refusal| refusal)) })
+        Box::pin(async move { Ok(layer.call(service, request).await.unwrap_or_else(Refused::into_answer)) })
     }
 }
 
 impl PaidLayer {
-    /// The service's answer; or why it was not called, or not paid, as an answer too.
-    async fn call<S>(self, mut service: S, request: Request<Body>) -> Result<Response<Body>, Response<Body>>
+    /// The service's answer; or why it was not called, or not paid.
+    async fn call<S>(self, mut service: S, request: Request<Body>) -> Result<Response<Body>, Refused>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
         let payment = self.payment(request.headers())?;
-        let failed = |error: payment_channels::Error| refused(error.grpc_code(), &error.to_string());
-        let guard = self.books.reserve_guarded(&payment, self.price).await.map_err(failed)?;
+        let guard = self.books.reserve_guarded(&payment, self.price).await?;
         let Ok(answer) = service.call(request).await;
         // A call that failed at once says so before its body. One that streams its answer and fails later was begun, and is paid for.
         if answer.headers().get(STATUS).is_some_and(|status| status != "0") {
             // If this fails the lease ends it; the client is not charged in any case.
             let _ = guard.release().await;
         } else {
-            guard.commit().await.map_err(failed)?;
+            guard.commit().await?;
         }
         Ok(answer)
     }
 
-    fn payment(&self, headers: &HeaderMap) -> Result<Payment, Response<Body>> {
+    fn payment(&self, headers: &HeaderMap) -> Result<Payment, HeaderError> {
         let metadata = MetadataMap::from_headers(headers.clone());
         // One that is no base64 is no signature, and is refused as one of no bytes.
         let signatures = metadata.get_all_bin(header::CHANNEL_SIGNATURE).iter();
@@ -106,19 +105,39 @@ impl PaidLayer {
                 headers.get_all(name).iter().map(|value| value.as_bytes()).collect()
             }
         };
-        let payment = Payment::from_headers(self.books.ledger().contract, values);
-        payment.map_err(|error| refused(error.grpc_code(), &error.to_string()))
+        Payment::from_headers(self.books.ledger().contract, values)
     }
 }
 
-/// An answer of gRPC that is a refusal. Made by hand, since the code for another nonce is none of gRPC's own.
-fn refused(code: GrpcCode, message: &str) -> Response<Body> {
-    let mut answer = Response::new(Body::empty());
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
-    headers.insert(STATUS, code.number().into());
-    if let Ok(message) = utf8_percent_encode(message, NON_ALPHANUMERIC).to_string().parse() {
-        headers.insert(MESSAGE, message);
+/// Why a client does not get the service's answer.
+#[derive(Debug)]
+struct Refused {
+    code: GrpcCode,
+    message: String,
+}
+
+impl From<HeaderError> for Refused {
+    fn from(error: HeaderError) -> Self {
+        Self { code: error.grpc_code(), message: error.to_string() }
     }
-    answer
+}
+
+impl From<payment_channels::Error> for Refused {
+    fn from(error: payment_channels::Error) -> Self {
+        Self { code: error.grpc_code(), message: error.to_string() }
+    }
+}
+
+impl Refused {
+    /// As an answer of gRPC. Made by hand, since the code for another nonce is none of gRPC's own.
+    fn into_answer(self) -> Response<Body> {
+        let mut answer = Response::new(Body::empty());
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(STATUS, self.code.number().into());
+        if let Ok(message) = utf8_percent_encode(&self.message, NON_ALPHANUMERIC).to_string().parse() {
+            headers.insert(MESSAGE, message);
+        }
+        answer
+    }
 }

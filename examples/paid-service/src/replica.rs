@@ -13,6 +13,7 @@ use tonic::transport::Server;
 use tower::Layer;
 
 use crate::{
+    books::Books,
     channel_state::ChannelState,
     paid::PaidLayer,
     proto::{
@@ -25,9 +26,6 @@ use crate::{
     },
     treasury::Treasurer,
 };
-
-/// The books of this service: on any store, with the contract as a node tells of it.
-pub(crate) type Books = Payments<Arc<dyn Store>, EscrowSource<HttpNode>>;
 
 /// So long a replica that died blocks the channels whose payments it had in flight.
 const LEASE: Duration = Duration::from_secs(1);

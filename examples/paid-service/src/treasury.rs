@@ -8,9 +8,9 @@ use storage::channel::{Amount, ChannelId};
 use tonic::{Request, Response, Status};
 
 use crate::{
+    books::Books,
     channel_state::status,
     proto::example::{ClaimReply, ClaimRequest, SettleReply, SettleRequest, treasury_server::Treasury},
-    replica::Books,
 };
 
 #[derive(Debug)]
