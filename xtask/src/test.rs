@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(Options::all().packages(), ["--workspace", "--features", EVERYTHING]);
         let calls = Options::all().calls();
         assert!(calls.last().is_some_and(|call| call.get_args().any(|argument| argument == run::EXAMPLE)), "{calls:?}");
-        let servers = [Target::Etcd, Target::Consul, Target::Zk, Target::Protoc, Target::Clients];
+        let servers = [Target::Etcd, Target::Consul, Target::Zk, Target::Protoc, Target::Clients, Target::Anvil];
         assert_eq!(Options::all().servers(), servers);
     }
 }
