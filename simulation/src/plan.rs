@@ -72,7 +72,7 @@ impl Plan {
             lasting: lasting / 4..lasting * 2,
             kinds: match rng.u8(..4) {
                 0 => u32::MAX,
-                // About three of them.
+                // A few.
                 1 => rng.u32(1..) & rng.u32(..) & rng.u32(..) | 1 << rng.u32(..KINDS),
                 _ => rng.u32(1..),
             },

@@ -111,7 +111,8 @@ impl Nemesis {
         self.follow_members();
         let leader = self.leader()?;
         let others: Vec<_> = self.voters().into_iter().filter(|id| *id != leader.id).collect();
-        let other = self.site(self.rng.choice(others)?)?;
+        let other = self.rng.choice(others)?;
+        let other = self.site(other)?;
         Self::order(&leader, Order::Transfer(other.id));
         self.undo.push((tick + self.rng.u64(AWAY), Undo::Order(other, Order::Transfer(leader.id))));
         Some("leadership that comes back")

@@ -45,14 +45,19 @@ impl Others {
             else {
                 continue;
             };
-            if hello.channel == Channel::Founding {
-                let standing = Standing { phase: *self.phase.lock(), origin: hello.origin };
-                let mut out = Vec::new();
-                put_frame(&mut out, |out| standing.encode(out));
-                let _ = connection.writer.send(&out).await;
-                self.asked.fetch_add(1, Relaxed);
-            } else {
-                self.campaigns.fetch_add(1, Relaxed);
+            match hello.channel {
+                Channel::Founding => {
+                    let standing = Standing { phase: *self.phase.lock(), origin: hello.origin };
+                    let mut out = Vec::new();
+                    put_frame(&mut out, |out| standing.encode(out));
+                    let _ = connection.writer.send(&out).await;
+                    self.asked.fetch_add(1, Relaxed);
+                }
+                // For a vote, as nobody leads.
+                Channel::Control => {
+                    self.campaigns.fetch_add(1, Relaxed);
+                }
+                _ => {}
             }
         }
     }
