@@ -99,8 +99,8 @@ fn a_start_takes_at_most_half_more_memory_than_the_node_took_that_wrote_so_much(
     assert!(2 * starting <= 3 * running, "{starting} KiB at the start, and {running} KiB when it wrote");
 }
 
-/// What is written: three times the entries that a log keeps in memory.
-const MIB: u64 = 192;
+/// What is written: four times the entries that a log keeps in memory.
+const MIB: u64 = 256;
 
 /// Where the node of the process has its data.
 const DIRECTORY: &str = "BOUNDS_DIRECTORY";
