@@ -8,7 +8,8 @@
 //!
 //! A node that was restored from a snapshot does the same. Its founding entry is in the snapshot, so it votes from then on, and not before.
 
-#[cfg(all(test, not(simulated)))]
+#[cfg(not(simulated))]
+#[cfg(test)]
 mod elections;
 #[cfg(test)]
 mod model;
