@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use storage_core::{Entry, Expected, Key, Outcome, ReadOptions, Store, Txn, WriteOptions};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::shared::Shared;
 
@@ -82,7 +82,9 @@ impl Client {
 
     async fn commit(&self, txn: Txn, timeout: Duration) -> storage_core::Result<Outcome> {
         let asked = format!("{:?}", txn.ops.first().map(storage_core::Op::key));
+        let began = Instant::now();
         let answer = self.abandon(self.store.commit(txn, WriteOptions::default().timeout(timeout))).await;
+        self.check_deadline(answer.as_ref().err(), began, timeout);
         self.heard(answer.as_ref().map_err(storage_core::Error::may_be_applied).err());
         let told = match &answer {
             Ok(Outcome::Committed(committed)) => format!("{:?}", committed.revision),
@@ -111,6 +113,15 @@ impl Client {
         }
         sleep(Duration::from_millis(fastrand::u64(..KEPT_FOR))).await;
         call.await
+    }
+
+    /// Nobody is told that the time of a write has passed before it has: its number would have ended while it was under way.
+    fn check_deadline(&self, error: Option<&storage_core::Error>, began: Instant, timeout: Duration) {
+        let passed = storage_core::Error::deadline_after_send(timeout).to_string();
+        if error.is_some_and(|error| error.to_string() == passed) && began.elapsed() < timeout {
+            let after = began.elapsed();
+            self.shared.violate(format!("{} was told after {after:?} that {timeout:?} had passed", self.name));
+        }
     }
 
     /// `None`: answered; otherwise whether it may have been applied.

@@ -12,18 +12,20 @@ use tokio::time::{Instant, sleep};
 
 use crate::{clients::key, shared::Shared};
 
-const TTL_SECONDS: u64 = 2;
+/// The longest time of a lease. The shortest, a second, is as long as a leader may hear from nobody and go on counting.
+const LONGEST_SECONDS: u64 = 2;
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Works until the clients are told to end or the host crashes.
 pub(crate) async fn work(node: Node, shared: Rc<Shared>) {
     let mvcc = node.mvcc();
     while !shared.ended.get() {
-        sleep(Duration::from_millis(fastrand::u64(200..3000))).await;
+        sleep(Duration::from_millis(fastrand::u64(100..1500))).await;
         let id = fastrand::u64(1..=u64::MAX >> 1);
         shared.leases.borrow_mut().ids.push(id);
-        let mut promised = Instant::now() + Duration::from_secs(TTL_SECONDS);
-        if mvcc.grant_lease(id, TTL_SECONDS, TIMEOUT).await.is_err() {
+        let seconds = fastrand::u64(1..=LONGEST_SECONDS);
+        let mut promised = Instant::now() + Duration::from_secs(seconds);
+        if mvcc.grant_lease(id, seconds, TIMEOUT).await.is_err() {
             continue;
         }
         if shared.ended.get() {
@@ -36,15 +38,20 @@ pub(crate) async fn work(node: Node, shared: Rc<Shared>) {
         if mvcc.txn(Txn::of(Op::Put(put)), TIMEOUT).await.is_err() {
             continue;
         }
-        for _ in 0..fastrand::u8(..6) {
-            sleep(Duration::from_millis(fastrand::u64(100..1200))).await;
+        for _ in 0..fastrand::u8(..12) {
+            sleep(Duration::from_millis(fastrand::u64(50..900))).await;
             if shared.ended.get() {
                 break;
             }
             let asked = Instant::now();
             match mvcc.keep_lease(id, TIMEOUT).await {
-                Ok(Some(_)) => promised = asked + Duration::from_secs(TTL_SECONDS),
-                Ok(None) => break,
+                Ok(Some(_)) => promised = asked + Duration::from_secs(seconds),
+                Ok(None) => {
+                    if Instant::now() < promised {
+                        shared.violate(format!("lease {id:x} was told to have ended before its time"));
+                    }
+                    break;
+                }
                 Err(_) => {}
             }
             let seen = node.store().get(&leased, ReadOptions::default().timeout(TIMEOUT)).await;

@@ -16,6 +16,7 @@ use turmoil::Sim;
 
 use self::operator::Membership;
 use crate::{
+    plan::KINDS,
     shared::{Shared, name},
     site::{Order, Site},
 };
@@ -245,7 +246,11 @@ impl Nemesis {
                 Some(what) => what,
                 None => return,
             },
-            _ => match self.order_anything(site) {
+            20 => match self.order_anything(site) {
+                Some(what) => what,
+                None => return,
+            },
+            _ => match self.lead_and_lead_again(tick) {
                 Some(what) => what,
                 None => return,
             },
@@ -410,6 +415,3 @@ impl Nemesis {
         }
     }
 }
-
-/// How many kinds of faults there are; those from 14 on are an operator's.
-const KINDS: u32 = 21;

@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+/// How many kinds of faults the nemesis has; those from 14 on are an operator's.
+pub(crate) const KINDS: u32 = 22;
+
 /// How far an operator goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Operator {
@@ -67,7 +70,12 @@ impl Plan {
             keys: rng.u64(1..5),
             gap: gap / 4..gap * 2,
             lasting: lasting / 4..lasting * 2,
-            kinds: if rng.u8(..3) == 0 { u32::MAX } else { rng.u32(1..) },
+            kinds: match rng.u8(..4) {
+                0 => u32::MAX,
+                // A few.
+                1 => rng.u32(1..) & rng.u32(..) & rng.u32(..) | 1 << rng.u32(..KINDS),
+                _ => rng.u32(1..),
+            },
         }
     }
 }

@@ -50,6 +50,13 @@ fn a_node_that_is_down_is_not_tried_without_a_pause() {
     assert!(passed, "{says}");
 }
 
+/// The leader's answer came when its caller had gone on to the next one, ended the number of the write, and was thrown away.
+#[test]
+fn a_write_that_the_last_leader_has_answered_is_not_told_that_its_time_has_passed() {
+    let (passed, says) = simulate(&["--seed", "2005"]);
+    assert!(passed, "{says}");
+}
+
 #[test]
 fn a_vote_that_is_answered_before_it_is_synced_is_found() {
     finds("unsynced-vote", 40);

@@ -58,7 +58,8 @@ async fn embedded(wanted: Wanted<'_>) -> Result<Started> {
         let id = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(node.index()).copied();
         let id = id.unwrap_or_default();
         let mut launch = Launch::new(&program).args(["node".to_owned(), "--id".to_owned(), id.to_string()]);
-        launch = launch.args(["--data-dir".to_owned(), node.data_dir().join("node").display().to_string()]);
+        launch =
+            launch.args(["--data-dir".to_owned(), node.data_dir().join(crate::node::DIRECTORY).display().to_string()]);
         launch = launch.args(["--listen".to_owned(), format!("127.0.0.1:{}", node.port("peer")?)]);
         launch = launch.args(["--serve".to_owned(), format!("127.0.0.1:{}", node.port("client")?)]);
         // Only those that found the cluster are told of it; others wait until it takes them in.

@@ -1,6 +1,11 @@
 //! One node of the embedded engine as a process: `soak node --id ...`.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::FutureExt;
 use storage::{
@@ -18,6 +23,9 @@ const CLUSTER: u128 = 0x50a4;
 
 /// Its nodes may be in networks of their own, where those without a token are refused.
 const TOKEN: &str = "the token of a cluster that is struck";
+
+/// Where a node keeps its data, in the folder that it is given for them.
+pub(crate) const DIRECTORY: &str = "node";
 
 /// A snapshot is written after so many entries: all the time, so that faults strike while one is written, and while the log is purged.
 const SNAPSHOT_EVERY: u64 = 1000;
@@ -53,10 +61,8 @@ fn founder(text: &str) -> std::result::Result<(u64, Member), String> {
 /// # Errors
 /// Why the node cannot start or go on.
 pub async fn node(arguments: NodeArguments) -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let mut config = NodeConfig::new(arguments.id, CLUSTER, arguments.data_dir, arguments.listen).fast();
-    config.token = ClusterToken::new(TOKEN);
+    let mut config = config(arguments.id, arguments.data_dir, arguments.listen);
     config.founders = arguments.member.into_iter().collect();
-    config.snapshot_every = SNAPSHOT_EVERY;
     let listener = TcpListener::bind(arguments.serve).await?;
     let node = Node::start(config).await?;
     let asked = node.clone();
@@ -72,12 +78,29 @@ pub async fn node(arguments: NodeArguments) -> std::result::Result<(), Box<dyn s
     Err("the node has stopped".into())
 }
 
+fn config(id: u64, data_dir: PathBuf, listen: String) -> NodeConfig {
+    let mut config = NodeConfig::new(id, CLUSTER, data_dir, listen).fast();
+    config.token = ClusterToken::new(TOKEN);
+    config.snapshot_every = SNAPSHOT_EVERY;
+    config
+}
+
+/// Makes the directory of a node from a snapshot file, as an operator does for the founders of a new cluster: the node is one of these members.
+///
+/// # Errors
+/// Those of [`storage::embedded::restore`].
+pub(crate) fn restore(file: &Path, id: u64, data_dir: &Path, members: &[(u64, String)]) -> Result<()> {
+    let mut config = config(id, data_dir.join(DIRECTORY), String::new());
+    config.founders = members.iter().map(|(id, address)| (*id, member(&id.to_string(), address))).collect();
+    storage::embedded::restore(file, &config, 0).map(drop)
+}
+
 fn member(id: &str, address: &str) -> Member {
     Member { name: format!("n{id}"), peer_address: address.to_owned(), client_url: String::new() }
 }
 
 /// Answers a word: `leads`, `voters`, `members`, `add ID ADDRESS`, `promote ID`, `remove ID ...`, `transfer ID`, `address ID ADDRESS`,
-/// `snapshot`.
+/// `snapshot`, `save FILE`.
 async fn answer(node: &Node, word: &str) -> Result<String> {
     let number = |text: &str| text.parse::<u64>().map_err(|_| Error::invalid_argument(format!("{text} is no node id")));
     let words: Vec<&str> = word.split_whitespace().collect();
@@ -109,6 +132,14 @@ async fn answer(node: &Node, word: &str) -> Result<String> {
             node.readdress(number(id)?, (*address).to_owned(), CHANGES_WITHIN).await.map(|()| "ok".to_owned())
         }
         ["snapshot"] => node.snapshot(CHANGES_WITHIN).await.map(|()| "ok".to_owned()),
+        ["save", file] => {
+            let (pieces, file) = (node.open_snapshot(CHANGES_WITHIN).await?, PathBuf::from(file));
+            let saved = tokio::task::spawn_blocking(move || {
+                let pieces = pieces.collect::<io::Result<Vec<_>>>()?;
+                fs::write(file, pieces.concat())
+            });
+            saved.await.map_err(Error::unavailable)?.map_err(Error::unavailable).map(|()| "ok".to_owned())
+        }
         _ => Err(Error::invalid_argument("an unknown word")),
     }
 }

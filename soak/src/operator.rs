@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use storage_testkit::nemesis::{NemesisError, Victims};
 
-use crate::members::{Rotation, Step};
+use crate::{
+    members::{Rotation, Step},
+    node,
+};
 
 /// A node that was killed is silent for its leader after this time: twice as long as the leader takes.
 const SILENT: Duration = Duration::from_secs(3);
@@ -39,12 +42,14 @@ enum Act {
     Readdress,
     /// A disk is emptied, its node starts with the same flags, and is replaced as it says.
     Wipe,
+    /// A disk is restored from a snapshot of the cluster that runs, its node starts beside the others, and is replaced as it says.
+    Restore,
     /// One node joins, another leaves.
     Rotate,
 }
 
 impl Act {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Transfer,
         Self::Snapshots,
         Self::RemoveLive,
@@ -52,6 +57,7 @@ impl Act {
         Self::PromoteDead,
         Self::Readdress,
         Self::Wipe,
+        Self::Restore,
         Self::Rotate,
     ];
 }
@@ -114,7 +120,16 @@ impl Rotation {
                 Ok(Some(format!("promotion of {id}, which never ran: {said}")))
             }
             Act::Readdress => self.readdress(victims, &members).await.map(Some),
-            Act::Wipe => self.wipe(victims, place).await.map(Some),
+            Act::Wipe => {
+                victims.cluster.wipe(place)?;
+                self.forgotten(victims, place, "lost its disk").await.map(Some)
+            }
+            Act::Restore => {
+                if !self.restore(victims, place, &others).await? {
+                    return Ok(None);
+                }
+                self.forgotten(victims, place, "was restored beside the others").await.map(Some)
+            }
             Act::Rotate => {
                 use storage_testkit::nemesis::ChangeMembers as _;
                 self.change(victims, rng).await
@@ -146,17 +161,35 @@ impl Rotation {
         Ok(format!("{moved} of {} voters were given wrong addresses, and their own again", members.len()))
     }
 
-    /// The node at this place loses its disk, and starts with the same flags. Then it is replaced, as its message says.
-    async fn wipe(&mut self, victims: &mut Victims, place: usize) -> Result<String, NemesisError> {
-        let old = self.id(place);
+    /// In place of the disk of this node there is what another one has saved of the cluster. Whether one has.
+    async fn restore(&self, victims: &mut Victims, place: usize, others: &[usize]) -> Result<bool, NemesisError> {
+        let address = |place: &usize| {
+            let node = victims.cluster.node(*place)?;
+            Ok::<_, NemesisError>(format!("{}:{}", node.context().host(), node.port("peer")?))
+        };
+        let members = others.iter().chain([&place]).map(|place| Ok((self.id(*place), address(place)?)));
+        let members: Vec<(u64, String)> = members.collect::<Result<_, NemesisError>>()?;
+        let file = victims.cluster.node(place)?.context().dir().join("saved.snapshot");
+        if self.ask(victims, &format!("save {}", file.display())).await.is_none() {
+            return Ok(false);
+        }
         victims.cluster.wipe(place)?;
+        let dir = victims.cluster.node(place)?.data_dir();
+        let restored = node::restore(&file, self.id(place), &dir, &members);
+        restored.map_err(|error| NemesisError::Members(format!("a snapshot cannot be restored: {error}")))?;
+        Ok(true)
+    }
+
+    /// The node at this place has forgotten what it did, and starts with the same flags. Then it is replaced, as its message says.
+    async fn forgotten(&mut self, victims: &mut Victims, place: usize, how: &str) -> Result<String, NemesisError> {
+        let old = self.id(place);
         victims.cluster.restart(place)?;
         let until = Instant::now() + DONE_WITHIN;
         while victims.cluster.is_running(place)? && Instant::now() < until {
             tokio::time::sleep(PAUSE).await;
         }
         if victims.cluster.is_running(place)? {
-            victims.note("a node that lost its disk takes no part", format!("n{place} runs with id {old}"));
+            victims.note("a node that has forgotten takes no part", format!("n{place} runs with id {old}"));
         } else if !victims.cluster.logs().contains("its directory is as it was before its first start") {
             victims.note("a refusal says why", format!("n{place} ended: {}", victims.cluster.logs()));
         }
@@ -166,7 +199,7 @@ impl Rotation {
         let address = format!("{}:{}", node.context().host(), node.port("peer")?);
         self.until(victims, &format!("add {new} {address}"), new, true).await?;
         self.until(victims, &format!("promote {new}"), new, true).await?;
-        Ok(format!("n{place} lost its disk, was refused as {old}, and is back as {new}"))
+        Ok(format!("n{place} {how}, was refused as {old}, and is back as {new}"))
     }
 
     /// Says something to the members, and what they say, in short.

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
+    env, fs,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -10,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use storage_core::{Key, StoreExt};
+use storage_core::{Key, ReadOptions, Store, StoreExt};
 use storage_embedded::{LocalCluster, Node, NodeConfig, Role};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -78,6 +80,57 @@ async fn a_follower_that_was_away_for_a_while_is_sent_the_log_and_after_long_a_s
         assert_eq!(leader.status().role, Role::Leader);
         assert_eq!(follower.status().snapshots.received, snapshots, "after {kib} KiB");
     }
+}
+
+/// A node that wrote `MIB` on 8 keys and was killed is started again by a process of its own, which reads all of it.
+#[test]
+fn a_start_takes_at_most_half_more_memory_than_the_node_took_that_wrote_so_much() {
+    let dir = tempfile::tempdir().unwrap();
+    let peak = || {
+        let mut process = Command::new(env::current_exe().unwrap());
+        process.args(["--exact", "a_node_in_a_process_of_its_own", "--ignored", "--nocapture"]);
+        let output = process.env(DIRECTORY, dir.path()).output().unwrap();
+        let says = String::from_utf8_lossy(&output.stdout).into_owned();
+        let peak = says.lines().find_map(|line| line.split_once(PEAK)?.1.trim().parse::<u64>().ok());
+        peak.unwrap_or_else(|| panic!("{says}{}", String::from_utf8_lossy(&output.stderr)))
+    };
+    let (running, starting) = (peak(), peak());
+    println!("{running} KiB when it wrote, {starting} KiB when it started again");
+    assert!(2 * starting <= 3 * running, "{starting} KiB at the start, and {running} KiB when it wrote");
+}
+
+/// What is written: four times the entries that a log keeps in memory.
+const MIB: u64 = 256;
+
+/// Where the node of the process has its data.
+const DIRECTORY: &str = "BOUNDS_DIRECTORY";
+
+/// Behind this a process prints how many KiB of memory it had at the most.
+const PEAK: &str = "peak: ";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a process of the test above"]
+async fn a_node_in_a_process_of_its_own() {
+    let dir = env::var(DIRECTORY).expect("the test above starts it");
+    let mut config = NodeConfig::alone(1, 7, &dir);
+    // No snapshot: all is left in the log, for the start to read.
+    (config.bounds.snapshot_bytes, config.bounds.log_kept_bytes) = (MIB << 21, MIB << 21);
+    let node = Node::start(config).await.unwrap();
+    node.wait_for_leader(SOON).await.unwrap();
+    let (store, last) = (node.store(), Key::try_from("last").unwrap());
+    if store.get(&last, ReadOptions::default()).await.unwrap().is_none() {
+        for number in 0..2 * MIB {
+            let key = Key::try_from(format!("k{}", number % 8).as_str()).unwrap();
+            store.put(&key, vec![number.to_le_bytes()[0]; 512 << 10]).await.unwrap();
+        }
+        store.put(&last, "1").await.unwrap();
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB"));
+    println!("{PEAK}{}", peak.expect("the kernel tells"));
+    assert_eq!(node.status().snapshot, None);
+    // As if it were killed.
+    std::process::exit(0);
 }
 
 /// The nodes must live through what openraft issue 2116 tells of: writes without a pause, and the log given up close behind them.

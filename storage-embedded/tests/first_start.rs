@@ -326,15 +326,14 @@ async fn nodes_that_were_restored_from_different_states_refuse_each_other() {
     let (one, other) = (saved(dir.path(), "one").await, saved(dir.path(), "other").await);
     for (case, files, bumps) in [("files", [&one, &other, &other], [0; 3]), ("bumps", [&one; 3], [0, 1000, 1000])] {
         let configs = founders(&dir.path().join(case), 3);
-        let mut nodes = Vec::new();
         for ((config, file), bump) in configs.iter().zip(files).zip(bumps) {
             restore(file, config, bump).unwrap();
-            nodes.push(start(config).await);
         }
-        until("each side refuses, and says why", || {
+        // Two that are alike wait for the third.
+        let mut nodes = vec![start(&configs[1]).await, start(&configs[2]).await];
+        until("they wait for the third alone", || {
             nodes.iter().all(|node| {
-                node.refusals().count(Refusal::OtherOrigin) > 0
-                    && node.waits_for().is_some_and(|waits| waits.contains("was restored from another snapshot"))
+                node.waits_for().is_some_and(|waits| waits.contains("n1 (127") && !waits.contains("another snapshot"))
             })
         })
         .await;
@@ -345,8 +344,13 @@ async fn nodes_that_were_restored_from_different_states_refuse_each_other() {
             assert!(matches!(shown, Err(Error::Unavailable { .. })), "{case}: nobody has confirmed it: {shown:?}");
             assert!(node.mvcc().hash(0).await.is_err(), "{case}");
         }
-        for node in nodes {
-            node.stop().await;
+        // It asks both, so that all three know.
+        nodes.push(start(&configs[0]).await);
+        for (node, others) in nodes.iter().zip([&[1][..], &[1], &[2, 3]]) {
+            tokio::time::timeout(SOON, node.stopped()).await.expect("it stops by itself").unwrap_err();
+            let Some(Stopped::Differs(why)) = node.why_stopped() else { panic!("{:?}", node.why_stopped()) };
+            let says = |other| why.contains(&format!("it was restored from another snapshot than node {other}, or"));
+            assert!(others.iter().any(says), "{case}: node {} says {why}", node.id());
         }
         // As the words say it.
         for (at, config) in configs.iter().enumerate() {

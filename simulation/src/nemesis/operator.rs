@@ -33,6 +33,9 @@ pub(super) const SILENT: u64 = 3000;
 /// How many ticks a node is down, at the least, that is to be silent while something is asked for.
 const DOWN: std::ops::Range<u64> = 4000..7000;
 
+/// After how many ticks a leader that has handed over is to lead again: less than the second after which its time begins anew anyway.
+const AWAY: std::ops::Range<u64> = 50..800;
+
 impl Nemesis {
     /// The next step with some node: in, up, or out. Sometimes one that has to be refused.
     pub(super) fn change_members(&mut self, site: &Rc<Site>) -> Option<&'static str> {
@@ -101,6 +104,18 @@ impl Nemesis {
                 "transfer to itself"
             }
         })
+    }
+
+    /// The leader hands over, and leads again before anybody could miss it: what it has remembered of its first time is old.
+    pub(super) fn lead_and_lead_again(&mut self, tick: u64) -> Option<&'static str> {
+        self.follow_members();
+        let leader = self.leader()?;
+        let others: Vec<_> = self.voters().into_iter().filter(|id| *id != leader.id).collect();
+        let other = self.rng.choice(others)?;
+        let other = self.site(other)?;
+        Self::order(&leader, Order::Transfer(other.id));
+        self.undo.push((tick + self.rng.u64(AWAY), Undo::Order(other, Order::Transfer(leader.id))));
+        Some("leadership that comes back")
     }
 
     /// As many voters are down as may be, and stay so; then another one is to be removed.

@@ -47,6 +47,8 @@ pub(crate) enum Verdict {
     Refounded { by: u64 },
     /// It has no data, and this node was restored from a snapshot and has not begun yet.
     NotRestored { by: u64 },
+    /// It was restored, and so was this node, from something else. Neither has begun.
+    RestoredOtherwise { by: u64 },
     /// After this entry its state is not that of the others.
     Differs { index: u64 },
     /// The members of this committed entry are without it, and it was one before.
@@ -196,6 +198,10 @@ impl Admission {
             self.condemn(Verdict::Refounded { by: hello.from });
             return Belonging::Unknown;
         }
+        // The caller hears the same of this node, in the answer.
+        if hello.channel == Channel::Founding && self.was_restored_otherwise(hello.origin) {
+            self.condemn(Verdict::RestoredOtherwise { by: hello.from });
+        }
         let names = |node: &u64| {
             let metrics = self.metrics.get().map(|metrics| metrics.0.borrow_watched());
             metrics.is_some_and(|metrics| metrics.membership_config.membership().get_node(node).is_some())
@@ -286,6 +292,13 @@ impl Admission {
     /// Whether this node has founded a cluster alone, with nothing, and the caller knows it as a voter of another: then that was lost with its disk.
     fn was_refounded(&self, hello: &Hello) -> bool {
         self.identity.founded_alone() && hello.has_run && hello.origin != self.origin()
+    }
+
+    /// Whether this node and one that founds a cluster with it were restored from different things. A node that is prepared has heard of each of the
+    /// others that it was not so: a later one that was restored anew is wrong, and not this node.
+    pub(crate) fn was_restored_otherwise(&self, other: u128) -> bool {
+        let own = self.origin();
+        self.founds && self.phase() == Phase::New && own != 0 && other != 0 && own != other
     }
 
     /// Refuses a node whose data began with something else.

@@ -101,6 +101,15 @@ impl Calling<'_> {
         }
     }
 
+    /// What became of a write, if one of its attempts was answered: also one that the caller had given up for the next, whose answer is then only that
+    /// the number has ended.
+    fn outcome(&self) -> Option<Reply> {
+        match self {
+            Self::Once { sent: Some((numbered, _)), .. } => numbered.outcome().cloned(),
+            Self::Once { .. } | Self::Same(_) => None,
+        }
+    }
+
     /// Whether nothing is wrong with making the call again when nobody knows what became of it. A write has a number of its session, or
     /// is the same however often it is applied, and a read changes nothing. A change of members that may have been made is not made again.
     fn may_be_repeated(&self) -> bool {
@@ -282,6 +291,7 @@ impl Node {
                 Some((id, address)) => self.call_there(id, &address, calling, progress, &mut metrics).await,
                 None => Reply::NotLeader,
             };
+            let reply = calling.outcome().unwrap_or(reply);
             if !progress.maybe_applied && !matches!(reply, Reply::Applied { .. }) {
                 calling.was_not_taken();
             }

@@ -8,6 +8,9 @@
 //!
 //! A node that was restored from a snapshot does the same. Its founding entry is in the snapshot, so it votes from then on, and not before.
 
+#[cfg(not(simulated))]
+#[cfg(test)]
+mod elections;
 #[cfg(test)]
 mod model;
 
@@ -135,7 +138,7 @@ pub(super) async fn found(raft: Raft, peers: Arc<PeerContext>, founders: BTreeMa
     }
 }
 
-/// Asks all others how far they are. Gives the verdict, if one was restored and this node is empty.
+/// Asks all others how far they are. Gives the verdict, if one was restored and this node is empty, or was restored from something else.
 async fn ask(peers: &Arc<PeerContext>, founders: &BTreeMap<u64, Member>, founding: &mut Founding) -> Option<Verdict> {
     let asked = founding
         .others
@@ -156,6 +159,9 @@ async fn ask(peers: &Arc<PeerContext>, founders: &BTreeMap<u64, Member>, foundin
                 Err(refused) => {
                     let error = refused.into();
                     peers.security.note(None, &error);
+                    if peers.admission.was_restored_otherwise(origin) {
+                        return Some(Verdict::RestoredOtherwise { by: id });
+                    }
                     missing.push((id, error));
                 }
             },

@@ -9,7 +9,7 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -111,7 +111,7 @@ impl Session {
             false => acknowledged_below,
         };
         let request = Request { session: self.id, sequence, acknowledged_below };
-        Numbered { session: self.clone(), request, ended: AtomicBool::new(false) }
+        Numbered { session: self.clone(), request, ended: AtomicBool::new(false), outcome: OnceLock::new() }
     }
 
     fn end(&self, sequence: u64) {
@@ -155,9 +155,16 @@ pub(crate) struct Numbered {
     session: Arc<Session>,
     pub(crate) request: Request,
     ended: AtomicBool,
+    /// Its outcome, as the first attempt has it that was answered. A later one may be told only that the number has ended.
+    outcome: OnceLock<Reply>,
 }
 
 impl Numbered {
+    /// What an attempt was answered, whichever it was, and whether its caller still waited for that one.
+    pub(crate) fn outcome(&self) -> Option<&Reply> {
+        self.outcome.get()
+    }
+
     fn end(&self) {
         if !self.ended.swap(true, Ordering::AcqRel) {
             self.session.end(self.request.sequence);
@@ -169,6 +176,8 @@ impl Awaits for Numbered {
     /// An outcome is the end of it. After any other answer the write may be sent again.
     fn answered(&self, reply: &Reply) {
         if matches!(reply, Reply::Applied { .. }) {
+            // The first: whatever is told after the number has ended is no outcome.
+            let _ = self.outcome.set(reply.clone());
             self.end();
         }
     }
@@ -185,7 +194,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::command::Applied;
+    use crate::command::{Applied, Rejection};
 
     fn opened(id: u64) -> (Arc<RequestNumbers>, Arc<Session>) {
         let numbers = Arc::new(RequestNumbers::default());
@@ -219,8 +228,13 @@ mod tests {
             kept.answered(&reply);
             assert_eq!(session.begin(later()).request.acknowledged_below, 0, "it may be sent again after {reply:?}");
         }
-        kept.answered(&Reply::Applied { index: 1, applied: Applied::Nothing });
+        assert_eq!(kept.outcome(), None);
+        let outcome = Reply::Applied { index: 1, applied: Applied::Nothing };
+        kept.answered(&outcome);
         assert_eq!(session.begin(later()).request.acknowledged_below, 4);
+        // Another attempt is answered later, when the cluster has forgotten the outcome.
+        kept.answered(&Reply::Applied { index: 9, applied: Applied::Rejected(Rejection::Acknowledged) });
+        assert_eq!(kept.outcome(), Some(&outcome));
         // Of no meaning any more.
         drop(kept);
     }

@@ -33,8 +33,8 @@ use crate::{
     state_machine::{Raft, SharedState, StateMachine},
 };
 
-/// How long a node that was removed finishes what it was asked before, and takes up nothing new.
-const REMOVED_ANSWERS_FOR: Duration = Duration::from_millis(500);
+/// How long a node that others have told to stop finishes what it was asked before, and takes up nothing new.
+const ANSWERS_FOR: Duration = Duration::from_millis(500);
 
 /// Everything of a running node that its handles share.
 struct Parts {
@@ -239,9 +239,9 @@ async fn assemble(
     let (judged, ends) = (Arc::clone(&peers), ending.clone());
     tasks.spawn(async move {
         let verdict = judged.admission.verdict().await;
-        if matches!(verdict, Verdict::Removed { .. }) {
-            // Whoever asked it for its own removal is answered.
-            tokio::time::sleep(REMOVED_ANSWERS_FOR).await;
+        // Whoever asked it for its own removal is answered, and so are founders who ask what it was restored from.
+        if matches!(verdict, Verdict::Removed { .. } | Verdict::RestoredOtherwise { .. }) {
+            tokio::time::sleep(ANSWERS_FOR).await;
         }
         let _ = ends.try_send(verdict.into());
     });

@@ -17,7 +17,7 @@ pub enum Stopped {
     /// Its directory is as it was before its first start, and others know that it has run: it must not vote, since it has forgotten what it
     /// voted. Or it has begun anew already, alone. Or it is empty, and others were restored. In words.
     Forgot(String),
-    /// Its state is not that of the others after the same entry. In words.
+    /// Its state is not that of the others after the same entry, or was not from the beginning: they were restored from different snapshots. In words.
     Differs(String),
     /// It was removed from its cluster, which its directory remembers: it never starts again. In words.
     Removed(String),
@@ -87,6 +87,10 @@ impl From<Verdict> for Stopped {
             Verdict::NotRestored { by } => Self::Forgot(format!(
                 "its directory has no data, and node {by} was restored from a snapshot and waits for the others. Remove the directory and \
                  restore it from the same file, with the same addition to the revision"
+            )),
+            Verdict::RestoredOtherwise { by } => Self::Differs(format!(
+                "it was restored from another snapshot than node {by}, or with another addition to the revision. Neither has begun, and nothing is \
+                 lost: remove the directories of the founding nodes, and restore each from the same file, with the same addition to the revision"
             )),
         }
     }
