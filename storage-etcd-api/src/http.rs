@@ -10,7 +10,6 @@ use axum::{
 use storage_core::Error;
 use storage_embedded::mvcc::MvccError;
 use tonic::{Status, service::Routes};
-use url::form_urlencoded;
 
 use crate::{context::Context, error, health::ANSWERS_WITHIN, limits::ETCD_VERSION};
 
@@ -26,7 +25,7 @@ pub(crate) fn with_plain_http(grpc: Routes, context: Context) -> Routes {
 /// 200 if no alarm stands and this node reaches the leader, and with `?serializable=true` if it is there at all; 503 with the reason otherwise.
 async fn health(State(context): State<Context>, RawQuery(query): RawQuery) -> Response {
     let query = query.unwrap_or_default();
-    let query = form_urlencoded::parse(query.as_bytes());
+    let query = url::form_urlencoded::parse(query.as_bytes());
     let is_serializable = query.clone().any(|(name, value)| name == "serializable" && value == "true");
     let trouble = match alarm(&context, query) {
         None if !is_serializable => trouble(&context).await,
@@ -46,7 +45,7 @@ async fn health(State(context): State<Context>, RawQuery(query): RawQuery) -> Re
 const NO_LEADER: &str = "RAFT NO LEADER";
 
 /// An alarm that stands, in etcd's words, unless `?exclude=NOSPACE` says that it does not matter.
-fn alarm(context: &Context, mut query: form_urlencoded::Parse<'_>) -> Option<String> {
+fn alarm(context: &Context, mut query: url::form_urlencoded::Parse<'_>) -> Option<String> {
     let stands = !context.node().status().alarms.is_empty();
     let is_excluded = query.any(|(name, value)| name == "exclude" && value == "NOSPACE");
     (stands && !is_excluded).then(|| "ALARM NOSPACE".to_owned())

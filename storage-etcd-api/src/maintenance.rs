@@ -1,16 +1,22 @@
 //! The service Maintenance.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use storage_embedded::{Mvcc, NodeStatus, Role, SnapshotFooter, SnapshotReader};
-use tokio::sync::mpsc;
+use tokio::{
+    runtime::Handle,
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
     context::{Context, read_options},
     error::{self, store_status},
-    limits::{ETCD_VERSION, REQUEST_TIMEOUT},
+    limits::{ETCD_VERSION, REQUEST_TIMEOUT, SNAPSHOT_BYTES_A_SECOND, SNAPSHOT_WITHIN},
     proto::etcdserverpb::{
         AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeRequest,
         DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest,
@@ -114,9 +120,14 @@ impl Maintenance for MaintenanceService {
         // By what is known now: it has everything.
         self.0.mvcc.barrier(REQUEST_TIMEOUT).await.map_err(error::status)?;
         self.0.check_root(&Credentials::of(&request)).await?;
+        let place = self.0.places.snapshots.take()?;
         let snapshot = self.0.node().open_snapshot(REQUEST_TIMEOUT).await.map_err(store_status)?;
         let (pieces, received) = mpsc::channel(PIECES_AHEAD);
-        tokio::task::spawn_blocking(move || send(snapshot, &pieces));
+        let deadline = Instant::now() + download_time(snapshot.length());
+        tokio::task::spawn_blocking(move || {
+            send(snapshot, &pieces, deadline);
+            drop(place);
+        });
         Ok(Response::new(ReceiverStream::new(received).boxed()))
     }
 
@@ -150,8 +161,14 @@ fn no_space(members: Vec<u64>) -> impl Iterator<Item = AlarmMember> {
     members.into_iter().map(|member_id| AlarmMember { member_id, alarm: AlarmType::Nospace.into() })
 }
 
-/// Sends a snapshot and its footer, by whose length clients tell that there is one. Ends early when nobody listens.
-fn send(snapshot: SnapshotReader, pieces: &mpsc::Sender<Result<SnapshotResponse, Status>>) {
+/// How long a download of so many bytes may take.
+fn download_time(bytes: u64) -> Duration {
+    SNAPSHOT_WITHIN + Duration::from_secs(bytes / SNAPSHOT_BYTES_A_SECOND)
+}
+
+/// Sends a snapshot and its footer, by whose length clients tell that there is one. Ends early when nobody listens, or nobody reads in time.
+fn send(snapshot: SnapshotReader, pieces: &mpsc::Sender<Result<SnapshotResponse, Status>>, deadline: Instant) {
+    let runtime = Handle::current();
     let mut left = SnapshotFooter::length_with_footer(snapshot.length());
     let mut footer = SnapshotFooter::default();
     let mut send = |piece: std::io::Result<Bytes>| {
@@ -160,7 +177,9 @@ fn send(snapshot: SnapshotReader, pieces: &mpsc::Sender<Result<SnapshotResponse,
             SnapshotResponse { header: None, remaining_bytes: left, blob, version: ETCD_VERSION.to_owned() }
         });
         let failed = answer.is_err();
-        pieces.blocking_send(answer).is_ok() && !failed
+        // Whoever reads too slowly finds that the stream has ended early.
+        let sent = runtime.block_on(timeout_at(deadline, pieces.send(answer)));
+        matches!(sent, Ok(Ok(()))) && !failed
     };
     for piece in snapshot {
         if let Ok(piece) = &piece {

@@ -60,6 +60,8 @@ pub struct NodeStatus {
     pub state_bytes: u64,
     /// How large it may become while this node leads.
     pub quota_bytes: u64,
+    /// How many leases there are.
+    pub leases: u64,
     /// The members that have raised an alarm since there is no space. While there are any, whatever grows is refused.
     pub alarms: Vec<u64>,
     /// How much space there is on the disk, as it was seen last.
@@ -100,9 +102,9 @@ pub(crate) fn of(
     };
     let matched = metrics.replication.iter().flatten().filter(|(id, _)| **id != metrics.id);
     let (queued_writes, queued_reads) = leader.queued();
-    let (state_bytes, alarms) = state.read(|replica| {
+    let (state_bytes, leases, alarms) = state.read(|replica| {
         let tables = replica.state.tables();
-        (tables.keys.bytes(), tables.alarms().collect())
+        (tables.keys.bytes(), tables.counts().leases, tables.alarms().collect())
     });
     NodeStatus {
         role,
@@ -117,6 +119,7 @@ pub(crate) fn of(
         revision: state.revision().0,
         state_bytes,
         quota_bytes,
+        leases,
         alarms,
         disk,
         members: membership.nodes().map(|(id, member)| (*id, member.clone())).collect(),
