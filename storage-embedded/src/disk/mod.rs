@@ -19,6 +19,7 @@ use rustix::io::Errno;
 pub use files::{exposure, is_absent, is_unused, move_aside, parent, replace, sync_dir, warn_if_exposed};
 pub use real::RealDisk;
 pub use reserve::DiskSpace;
+#[cfg(not(simulated))]
 pub(crate) use reserve::{RESERVE_BYTES, Reserve, ReservedDisk};
 
 /// A file system.

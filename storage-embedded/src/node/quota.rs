@@ -13,7 +13,7 @@ use storage_core::Result;
 use super::Node;
 use crate::{command::Command, state_machine::SharedState};
 
-/// How many bytes of the state a byte of a command makes at the most: the shortest put has 8 bytes, and counts for two items.
+/// How many bytes of the state a byte of a command makes at the most: the shortest put has 7 bytes, and counts for two items.
 const GROWTH_OF_A_BYTE: u64 = 128;
 
 /// The quota of a node that may lead.

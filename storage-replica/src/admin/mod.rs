@@ -72,7 +72,7 @@ pub struct NodeInfo {
     pub applied_index: u64,
     /// The store's revision there.
     pub revision: u64,
-    /// The size of its data, in bytes; for an embedded node that of the newest snapshot.
+    /// The size of its data, in bytes: what its quota is about.
     pub bytes: u64,
     /// What is wrong with it.
     pub errors: Vec<String>,
