@@ -1,9 +1,11 @@
 //! What operators ask of the nodes of a cluster, embedded ones or etcds: over etcd's API, on their client URLs.
 
+mod alarms;
 pub(crate) mod tls;
 mod token;
 mod users;
 
+pub use alarms::Alarm;
 pub use users::{Access, KeyPermission, PermittedKeys, UsersStatus};
 
 use std::{io, time::Duration};
