@@ -80,7 +80,9 @@ impl Reserve {
         let dir = self.path.parent().unwrap_or(Path::new("."));
         let free = || {
             let found = statvfs(dir)?;
-            io::Result::Ok(found.f_bavail.saturating_mul(found.f_frsize))
+            // Some file systems do not know how large they are.
+            let knows = found.f_blocks > 0;
+            io::Result::Ok(if knows { found.f_bavail.saturating_mul(found.f_frsize) } else { u64::MAX })
         };
         let has_room = free()? >= LEAST_FREE_BYTES.saturating_add(wanted.saturating_sub(*held));
         if *held != wanted && (has_room || *held > wanted) {
