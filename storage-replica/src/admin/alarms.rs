@@ -27,7 +27,8 @@ impl Admin {
         let request = pb::AlarmRequest { action: AlarmAction::Get.into(), ..pb::AlarmRequest::default() };
         let answer = self.ask(async { MaintenanceClient::new(channel).alarm(request).await }).await;
         let answer = answer.map_err(|status| read_error(&url, &status))?.into_inner();
-        let alarms = answer.alarms.iter().map(|alarm| Alarm { member: alarm.member_id, kind: alarm.alarm().as_str_name() });
+        let alarms =
+            answer.alarms.iter().map(|alarm| Alarm { member: alarm.member_id, kind: alarm.alarm().as_str_name() });
         Ok(alarms.collect())
     }
 
