@@ -3,7 +3,7 @@
 use imbl::Vector;
 use storage_core::{Error, Key, Revision, WatchEvent};
 
-use super::{KeySpace, Record, engine_revision, etcd_revision};
+use super::{ITEM_BYTES, Record, engine_revision, etcd_revision};
 
 /// One key that a revision changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl History {
 
     /// What its changes count for.
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes as u64 + KeySpace::ITEM_BYTES * self.changes.len() as u64
+        self.bytes as u64 + ITEM_BYTES * self.changes.len() as u64
     }
 
     pub(crate) fn oldest(&self) -> u64 {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
 use storage_core::Key;
 
-use super::{Change, Digest, History, Lease, Leases, Record, digest, own, own_key};
+use super::{Change, Digest, History, ITEM_BYTES, Lease, Leases, Record, digest, own, own_key};
 use crate::codec::{DecodeError, Decoded};
 
 /// All keys, leases and the history. A clone costs next to nothing and shares what neither side changes afterwards.
@@ -28,8 +28,6 @@ pub(crate) struct KeySpace {
 
 /// How much there is.
 impl KeySpace {
-    /// What a key, or a change of one, takes beside its bytes and those of its values: as much as etcd adds, and about what the trees take.
-    pub(crate) const ITEM_BYTES: u64 = 256;
     /// What a lease takes: as much as in etcd.
     pub(crate) const LEASE_BYTES: u64 = 64;
 
@@ -41,12 +39,12 @@ impl KeySpace {
 
     /// What a record counts for.
     pub(super) fn record_bytes(key: &Key, record: &Record) -> u64 {
-        Self::ITEM_BYTES + (key.as_bytes().len() + record.value.len()) as u64
+        ITEM_BYTES + (key.as_bytes().len() + record.value.len()) as u64
     }
 
     /// How much a put adds at the most, but for what the key held before: a record, and a change in the history.
     pub(crate) fn put_bytes(key: &Key, value: usize) -> u64 {
-        2 * (Self::ITEM_BYTES + (key.as_bytes().len() + value) as u64)
+        2 * (ITEM_BYTES + (key.as_bytes().len() + value) as u64)
     }
 }
 

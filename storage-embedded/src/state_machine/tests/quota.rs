@@ -4,7 +4,7 @@ use storage_core::Op;
 
 use super::*;
 use crate::{
-    keys::KeySpace,
+    keys::{ITEM_BYTES, KeySpace},
     tables::{MAX_ALARMS, Tables},
 };
 
@@ -21,7 +21,7 @@ fn recount(tables: &Tables) -> u64 {
         keys.history.iter().map(|change| change.key.as_bytes().len() + held(&change.record) + held(&change.previous));
     let items = (keys.len() + keys.history.len()) as u64;
     let bytes: usize = records.chain(changes).sum();
-    bytes as u64 + items * KeySpace::ITEM_BYTES + keys.leases.0.len() as u64 * KeySpace::LEASE_BYTES
+    bytes as u64 + items * ITEM_BYTES + keys.leases.0.len() as u64 * KeySpace::LEASE_BYTES
 }
 
 fn commands_and_alarms() -> impl Strategy<Value = Vec<Command>> {
