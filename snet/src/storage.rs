@@ -1,5 +1,6 @@
 //! `snet storage ...`: runs the nodes of a store, looks after it, and reads and writes it.
 
+mod alarm;
 mod auth;
 mod certs;
 mod check;
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Member(member::Command),
     #[command(subcommand)]
+    Alarm(alarm::Command),
+    #[command(subcommand)]
     Auth(auth::Command),
     #[cfg(feature = "etcd")]
     #[command(subcommand)]
@@ -71,6 +74,7 @@ pub(crate) fn run(command: Command) -> Outcome {
             Command::Copy(arguments) => copy::run(&arguments).await,
             Command::Status(arguments) => status::run(&arguments).await,
             Command::Member(command) => member::run(&command).await,
+            Command::Alarm(command) => alarm::run(&command).await,
             Command::Auth(command) => auth::run(&command).await,
             #[cfg(feature = "etcd")]
             Command::Cluster(command) => cluster::run(&command).await,

@@ -133,6 +133,10 @@ async fn a_cluster_of_three_command_lines(engine: &'static str) {
     assert!(checked["failed"] == 0 && checked["passed"].as_u64() > Some(5), "{checked}");
     let members = patiently(&["storage", "member", "list", "--endpoints", &all]);
     assert!((0..3).all(|index| members.contains(&format!("n{index}"))), "{members}");
+    for command in ["list", "disarm"] {
+        let alarms = json(&["storage", "alarm", command, "--endpoints", &all]);
+        assert!(alarms["alarms"].as_array().is_some_and(Vec::is_empty), "{alarms}");
+    }
 
     // One of three is lost: the others go on, and it catches up when it is back.
     cluster.kill(1).unwrap();

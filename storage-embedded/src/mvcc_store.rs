@@ -112,6 +112,32 @@ impl Mvcc {
         }
     }
 
+    /// The members that have raised an alarm since there is no space, in order. While there are any, whatever grows is refused.
+    ///
+    /// # Errors
+    /// Those of the contract.
+    pub async fn alarms(&self, options: ReadOptions) -> Result<Vec<u64>> {
+        self.fresh(options).await?;
+        Ok(self.look_at(|tables| tables.alarms().collect()))
+    }
+
+    /// Raises the alarm of a member, as that does itself when it has no space.
+    ///
+    /// # Errors
+    /// Those of the contract.
+    pub async fn raise_alarm(&self, member: u64, timeout: Duration) -> Result<()> {
+        self.apply_once(Command::Alarm { member, raise: true }, timeout).await.map(drop)
+    }
+
+    /// Takes back the alarm of a member. `false`: it has raised none. If there still is no space, the next write that grows raises it again.
+    ///
+    /// # Errors
+    /// Those of the contract.
+    pub async fn disarm(&self, member: u64, timeout: Duration) -> Result<bool> {
+        Ok(self.apply_once(Command::Alarm { member, raise: false }, timeout).await?
+            != Applied::Rejected(Rejection::NoSuchAlarm))
+    }
+
     /// Gives up the history before a revision.
     ///
     /// # Errors
@@ -301,8 +327,11 @@ impl Mvcc {
             }
             None => command,
         };
+        if command.growth() > 0 && self.node.has_no_space(timeout).await? {
+            return Err(Refused::NoSpace.into());
+        }
         match self.node.apply_once(&command, timeout).await? {
-            Applied::Rejected(rejection) => Err(rejection.into()),
+            Applied::Rejected(rejection) if rejection != Rejection::NoSuchAlarm => Err(rejection.into()),
             Applied::LeaseNotFound => Err(Refused::LeaseNotFound.into()),
             Applied::LeaseExists => Err(Refused::LeaseExists.into()),
             applied => Ok(applied),
@@ -320,11 +349,17 @@ impl From<Rejection> for MvccError {
             Rejection::AnswerTooLarge => Refused::AnswerTooLarge,
             Rejection::TooCostly => Refused::TooCostly,
             Rejection::LeaseFull => Refused::LeaseFull,
+            Rejection::NoSpace => Refused::NoSpace,
             Rejection::Denied(denied) => return denied.into(),
             Rejection::TooManyRequests => {
                 return Error::Throttled { retry_after: None, source: rejection.to_string().into() }.into();
             }
-            Rejection::Malformed | Rejection::Acknowledged | Rejection::TooManyRows | Rejection::RowsDiffer => {
+            Rejection::TooManyAlarms => return Error::invalid_argument(rejection.to_string()).into(),
+            Rejection::Malformed
+            | Rejection::Acknowledged
+            | Rejection::TooManyRows
+            | Rejection::RowsDiffer
+            | Rejection::NoSuchAlarm => {
                 return Error::corrupt(rejection.to_string()).into();
             }
         };

@@ -13,7 +13,7 @@ use storage_core::{
 use tokio::sync::watch;
 
 use crate::{
-    command::{Applied, Rejection},
+    command::{Applied, Rejection, contract_growth},
     node::Node,
     state_machine::SharedState,
     tables::MAX_OPERATIONS,
@@ -112,11 +112,15 @@ impl Store for EmbeddedStore {
     async fn commit(&self, txn: Txn, options: WriteOptions) -> Result<Outcome> {
         let node = self.open()?;
         txn.validate(&Self::CAPABILITIES)?;
+        let throttled =
+            |rejection: Rejection| Err(Error::Throttled { retry_after: None, source: rejection.to_string().into() });
+        // One that was named may have been carried out before there was no space: only its place in the log tells.
+        if options.operation_id.is_none() && contract_growth(&txn) > 0 && node.has_no_space(options.timeout).await? {
+            return throttled(Rejection::NoSpace);
+        }
         match node.commit(&txn, options.operation_id, options.timeout).await? {
             Applied::Outcome(outcome) => Ok(outcome),
-            Applied::Rejected(Rejection::TooManyRequests) => {
-                Err(Error::Throttled { retry_after: None, source: Rejection::TooManyRequests.to_string().into() })
-            }
+            Applied::Rejected(rejection @ (Rejection::TooManyRequests | Rejection::NoSpace)) => throttled(rejection),
             Applied::Rejected(rejection) => Err(Error::invalid_argument(rejection.to_string())),
             applied => Err(Error::corrupt(format!("a transaction was answered with {applied}"))),
         }

@@ -28,7 +28,11 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tonic::transport::{Server, server::Connected};
 
-use crate::common_name::common_name;
+use crate::{
+    common_name::common_name,
+    limits::{STREAMS_OF_A_CONNECTION, WATCHES_OF_A_CONNECTION},
+    places::Places,
+};
 
 /// How long a new connection may take until its first request is there. Clients connect when they have something to ask, or ask soon after.
 const ASKS_WITHIN: Duration = Duration::from_secs(30);
@@ -48,6 +52,7 @@ pub fn server() -> Server {
         .accept_http1(true)
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PONG_WITHIN))
+        .max_concurrent_streams(STREAMS_OF_A_CONNECTION)
 }
 
 /// In the clear or with TLS.
@@ -102,7 +107,7 @@ impl Drop for ConnectionPlace {
 #[derive(Clone, Debug, Default)]
 pub struct Life(Arc<Lived>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lived {
     /// A request has come.
     asked: AtomicBool,
@@ -110,9 +115,23 @@ struct Lived {
     reader: AtomicWaker,
     /// In the certificate of the client, if it had to have one.
     common_name: Option<String>,
+    /// Its share of the watches of the node.
+    watches: Places,
+}
+
+impl Default for Lived {
+    fn default() -> Self {
+        let (asked, ended, reader, common_name) = Default::default();
+        Self { asked, ended, reader, common_name, watches: Places::new(WATCHES_OF_A_CONNECTION, Gauge::default()) }
+    }
 }
 
 impl Life {
+    /// Its share of the watches of the node.
+    pub(crate) fn watches(&self) -> &Places {
+        &self.0.watches
+    }
+
     /// Ends the connection, with all that is on its way.
     pub(crate) fn end(&self) {
         self.0.ended.store(true, Relaxed);

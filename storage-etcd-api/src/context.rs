@@ -12,6 +12,7 @@ use tonic::Status;
 use crate::{
     error,
     limits::REQUEST_TIMEOUT,
+    places::NodePlaces,
     proto::etcdserverpb::ResponseHeader,
     who::{Credentials, Gate},
 };
@@ -22,6 +23,7 @@ pub(crate) struct Context {
     /// Without a client: what it may do is not asked.
     pub(crate) mvcc: Mvcc,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) places: NodePlaces,
 }
 
 impl Context {

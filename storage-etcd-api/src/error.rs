@@ -60,6 +60,8 @@ refusals! {
     TOO_MANY_REQUESTS = ResourceExhausted "etcdserver: too many requests";
     NO_SPACE = ResourceExhausted "etcdserver: mvcc: database space exceeded";
     NO_LEADER = Unavailable "etcdserver: no leader";
+    // Not of etcd, whose nodes do not stop by themselves.
+    NO_CORRUPT_ALARM = InvalidArgument "etcdserver: there is no alarm CORRUPT: a node whose state is not a majority's stops";
     TIMED_OUT = Unavailable "etcdserver: request timed out";
     STOPPED = Unavailable "etcdserver: server stopped";
     CORRUPT = DataLoss "etcdserver: corrupt cluster";
@@ -96,7 +98,7 @@ pub(crate) fn status(error: MvccError) -> Status {
             Refused::KeyNotFound => KEY_NOT_FOUND,
             Refused::LeaseNotFound => LEASE_NOT_FOUND,
             Refused::LeaseExists => LEASE_EXISTS,
-            Refused::TooManyLeases | Refused::LeaseFull => NO_SPACE,
+            Refused::TooManyLeases | Refused::LeaseFull | Refused::NoSpace => NO_SPACE,
             Refused::TooCostly => TOO_MANY_OPS,
             _ => ANSWER_TOO_LARGE,
         }

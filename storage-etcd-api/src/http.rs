@@ -22,11 +22,15 @@ pub(crate) fn with_plain_http(grpc: Routes, context: Context) -> Routes {
     grpc.into_axum_router().merge(plain).fallback(elsewhere).into()
 }
 
-/// 200 if this node reaches the leader, and with `?serializable=true` if it is there at all; 503 with the reason otherwise.
+/// 200 if no alarm stands and this node reaches the leader, and with `?serializable=true` if it is there at all; 503 with the reason otherwise.
 async fn health(State(context): State<Context>, RawQuery(query): RawQuery) -> Response {
-    let is_serializable = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-        .any(|(name, value)| name == "serializable" && value == "true");
-    let trouble = if is_serializable { None } else { trouble(&context).await };
+    let query = query.unwrap_or_default();
+    let query = url::form_urlencoded::parse(query.as_bytes());
+    let is_serializable = query.clone().any(|(name, value)| name == "serializable" && value == "true");
+    let trouble = match alarm(&context, query) {
+        None if !is_serializable => trouble(&context).await,
+        alarm => alarm,
+    };
     let status = if trouble.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = match trouble {
         None => r#"{"health":"true","reason":""}"#.to_owned(),
@@ -39,6 +43,13 @@ async fn health(State(context): State<Context>, RawQuery(query): RawQuery) -> Re
 
 /// In etcd's words, since alerts match on them.
 const NO_LEADER: &str = "RAFT NO LEADER";
+
+/// An alarm that stands, in etcd's words, unless `?exclude=NOSPACE` says that it does not matter.
+fn alarm(context: &Context, mut query: url::form_urlencoded::Parse<'_>) -> Option<String> {
+    let stands = !context.node().status().alarms.is_empty();
+    let is_excluded = query.any(|(name, value)| name == "exclude" && value == "NOSPACE");
+    (stands && !is_excluded).then(|| "ALARM NOSPACE".to_owned())
+}
 
 async fn trouble(context: &Context) -> Option<String> {
     if context.node().status().leader.is_none() {

@@ -11,6 +11,8 @@
 //! - A key has at most 512 bytes, as in the contract of the store: [`storage_core::Key::MAX_BYTES`].
 //! - The past is bounded: revisions older than the latest [`MAX_CHANGES`](storage_embedded::mvcc::MAX_CHANGES) changes count as compacted.
 //! - A member is always added as a learner and has to be promoted: one that is not running yet can then not stop the cluster.
+//! - A node whose state is not a majority's stops by itself, so there is no alarm `CORRUPT`. A put in a transaction within a transaction counts for
+//!   the alarm `NOSPACE`, which etcd overlooks.
 //! - A snapshot has the format of the embedded engine.
 //! - What needs a user, or `root`, is as of etcd 3.5.33, which asks more often than earlier ones. A watch ends when its user may not watch its keys
 //!   any more.
@@ -30,6 +32,7 @@ mod lease;
 mod limits;
 mod maintenance;
 mod passwords;
+mod places;
 pub mod proto;
 mod requests;
 mod server;

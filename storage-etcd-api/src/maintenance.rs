@@ -1,21 +1,27 @@
 //! The service Maintenance.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
-use storage_embedded::{NodeStatus, Role, SnapshotFooter, SnapshotReader};
-use tokio::sync::mpsc;
+use storage_embedded::{Mvcc, NodeStatus, Role, SnapshotFooter, SnapshotReader};
+use tokio::{
+    runtime::Handle,
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    context::Context,
+    context::{Context, read_options},
     error::{self, store_status},
-    limits::{ETCD_VERSION, REQUEST_TIMEOUT},
+    limits::{ETCD_VERSION, REQUEST_TIMEOUT, SNAPSHOT_BYTES_A_SECOND, SNAPSHOT_WITHIN},
     proto::etcdserverpb::{
-        AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeRequest, DowngradeResponse,
-        HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse,
-        SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
-        maintenance_server::Maintenance,
+        AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeRequest,
+        DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest,
+        MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+        alarm_request::AlarmAction, maintenance_server::Maintenance,
     },
     who::Credentials,
 };
@@ -29,31 +35,60 @@ pub(crate) struct MaintenanceService(pub(crate) Context);
 
 #[tonic::async_trait]
 impl Maintenance for MaintenanceService {
-    /// There are no alarms: a node that cannot go on stops.
     async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
-        let who = Credentials::of(&request);
-        match request.into_inner().action() {
-            AlarmAction::Get => self.0.check_somebody(&who).await?,
-            AlarmAction::Activate | AlarmAction::Deactivate => self.0.check_root(&who).await?,
-        }
-        Ok(Response::new(AlarmResponse { header: self.0.header(), alarms: Vec::new() }))
+        let (who, request) = (Credentials::of(&request), request.into_inner());
+        let (member, kind) = (request.member_id, request.alarm());
+        let members = match request.action() {
+            AlarmAction::Get => {
+                self.0.check_somebody(&who).await?;
+                let alarms = self.0.mvcc.alarms(read_options(false)).await.map_err(error::status)?;
+                if kind == AlarmType::Corrupt { Vec::new() } else { alarms }
+            }
+            AlarmAction::Activate => {
+                self.0.check_root(&who).await?;
+                match kind {
+                    AlarmType::None => Vec::new(),
+                    AlarmType::Corrupt => return Err(error::NO_CORRUPT_ALARM.into()),
+                    AlarmType::Nospace if !self.0.node().status().members.contains_key(&member) => {
+                        return Err(error::MEMBER_NOT_FOUND.into());
+                    }
+                    AlarmType::Nospace => {
+                        let raise = |mvcc: Mvcc| async move { mvcc.raise_alarm(member, REQUEST_TIMEOUT).await };
+                        self.0.ask(&who, raise).await?.map_err(error::status)?;
+                        vec![member]
+                    }
+                }
+            }
+            AlarmAction::Deactivate => {
+                self.0.check_root(&who).await?;
+                let disarm = |mvcc: Mvcc| async move { mvcc.disarm(member, REQUEST_TIMEOUT).await };
+                let was_raised =
+                    kind == AlarmType::Nospace && self.0.ask(&who, disarm).await?.map_err(error::status)?;
+                was_raised.then_some(member).into_iter().collect()
+            }
+        };
+        Ok(Response::new(AlarmResponse { header: self.0.header(), alarms: no_space(members).collect() }))
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         self.0.check_somebody(&Credentials::of(&request)).await?;
-        let NodeStatus { role, leader, term, last_log_index, last_applied, .. } = self.0.node().status();
-        let size = self.0.node().newest_snapshot().await.map_err(store_status)?.map_or(0, |newest| newest.length());
-        let errors = if leader.is_none() { vec!["etcdserver: no leader".to_owned()] } else { Vec::new() };
+        let NodeStatus { role, leader, term, last_log_index, last_applied, state_bytes, quota_bytes, alarms, .. } =
+            self.0.node().status();
+        let no_leader = leader.is_none().then(|| "etcdserver: no leader".to_owned());
+        // As etcd writes a message of its protocol.
+        let alarms = alarms.into_iter().map(|member| format!("memberID:{member} alarm:NOSPACE "));
         Ok(Response::new(StatusResponse {
             header: self.0.header(),
             version: ETCD_VERSION.to_owned(),
-            db_size: size.cast_signed(),
+            // What the quota is about. Nothing of it waits to be defragmented.
+            db_size: state_bytes.cast_signed(),
             leader: leader.unwrap_or_default(),
             raft_index: last_log_index.unwrap_or_default(),
             raft_term: term,
             raft_applied_index: last_applied.unwrap_or_default(),
-            errors,
-            db_size_in_use: size.cast_signed(),
+            errors: no_leader.into_iter().chain(alarms).collect(),
+            db_size_in_use: state_bytes.cast_signed(),
+            db_size_quota: quota_bytes.cast_signed(),
             is_learner: role == Role::Learner,
         }))
     }
@@ -85,9 +120,14 @@ impl Maintenance for MaintenanceService {
         // By what is known now: it has everything.
         self.0.mvcc.barrier(REQUEST_TIMEOUT).await.map_err(error::status)?;
         self.0.check_root(&Credentials::of(&request)).await?;
+        let place = self.0.places.snapshots.take()?;
         let snapshot = self.0.node().open_snapshot(REQUEST_TIMEOUT).await.map_err(store_status)?;
         let (pieces, received) = mpsc::channel(PIECES_AHEAD);
-        tokio::task::spawn_blocking(move || send(snapshot, &pieces));
+        let deadline = Instant::now() + download_time(snapshot.length());
+        tokio::task::spawn_blocking(move || {
+            send(snapshot, &pieces, deadline);
+            drop(place);
+        });
         Ok(Response::new(ReceiverStream::new(received).boxed()))
     }
 
@@ -117,8 +157,18 @@ impl MaintenanceService {
     }
 }
 
-/// Sends a snapshot and its footer, by whose length clients tell that there is one. Ends early when nobody listens.
-fn send(snapshot: SnapshotReader, pieces: &mpsc::Sender<Result<SnapshotResponse, Status>>) {
+fn no_space(members: Vec<u64>) -> impl Iterator<Item = AlarmMember> {
+    members.into_iter().map(|member_id| AlarmMember { member_id, alarm: AlarmType::Nospace.into() })
+}
+
+/// How long a download of so many bytes may take.
+fn download_time(bytes: u64) -> Duration {
+    SNAPSHOT_WITHIN + Duration::from_secs(bytes / SNAPSHOT_BYTES_A_SECOND)
+}
+
+/// Sends a snapshot and its footer, by whose length clients tell that there is one. Ends early when nobody listens, or nobody reads in time.
+fn send(snapshot: SnapshotReader, pieces: &mpsc::Sender<Result<SnapshotResponse, Status>>, deadline: Instant) {
+    let runtime = Handle::current();
     let mut left = SnapshotFooter::length_with_footer(snapshot.length());
     let mut footer = SnapshotFooter::default();
     let mut send = |piece: std::io::Result<Bytes>| {
@@ -127,7 +177,9 @@ fn send(snapshot: SnapshotReader, pieces: &mpsc::Sender<Result<SnapshotResponse,
             SnapshotResponse { header: None, remaining_bytes: left, blob, version: ETCD_VERSION.to_owned() }
         });
         let failed = answer.is_err();
-        pieces.blocking_send(answer).is_ok() && !failed
+        // Whoever reads too slowly finds that the stream has ended early.
+        let sent = runtime.block_on(timeout_at(deadline, pieces.send(answer)));
+        matches!(sent, Ok(Ok(()))) && !failed
     };
     for piece in snapshot {
         if let Ok(piece) = &piece {

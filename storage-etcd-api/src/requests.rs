@@ -93,6 +93,9 @@ pub struct Requests {
     ended: Family<[Label; 2], Counter>,
     durations: Family<[Label; 1], Histogram, fn() -> Histogram>,
     pub(crate) connections: Gauge,
+    pub(crate) watch_streams: Gauge,
+    pub(crate) watches: Gauge,
+    pub(crate) snapshots: Gauge,
 }
 
 impl Default for Requests {
@@ -101,6 +104,9 @@ impl Default for Requests {
             ended: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             connections: Gauge::default(),
+            watch_streams: Gauge::default(),
+            watches: Gauge::default(),
+            snapshots: Gauge::default(),
         }
     }
 }
@@ -108,11 +114,14 @@ impl Default for Requests {
 impl Requests {
     /// Shows what is counted to operators. What was never asked for is left out.
     pub fn register(&self, registry: &mut Registry) {
-        let Self { ended, durations, connections } = self.clone();
+        let Self { ended, durations, connections, watch_streams, watches, snapshots } = self.clone();
         registry.register("storage_etcd_api_requests", "Requests of clients by how they ended", ended);
         let name = "storage_etcd_api_request_duration_seconds";
         registry.register(name, "How long requests took until the answer began", durations);
         registry.register("storage_etcd_api_connections", "Connections of clients", connections);
+        registry.register("storage_etcd_api_watch_streams", "Streams of watches", watch_streams);
+        registry.register("storage_etcd_api_watches", "Watches", watches);
+        registry.register("storage_etcd_api_snapshot_downloads", "Snapshots on their way to clients", snapshots);
     }
 }
 

@@ -32,8 +32,10 @@ use crate::{
     incoming::{Port, connections},
     kv::KvService,
     lease::LeaseService,
+    limits::WATCHES,
     maintenance::MaintenanceService,
     passwords::{COST, COSTS, Passwords, TOKEN_TTL},
+    places::NodePlaces,
     proto::{
         etcdserverpb::{
             auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
@@ -61,6 +63,8 @@ pub struct Options {
     /// How many connections clients may have: 10,000, or fewer if the process may not have so many files open that enough is left for the
     /// log and for the other members ([`Budget`]). One more is closed at once.
     pub max_connections: usize,
+    /// How many watches clients may have at this node: 262,144. One more is canceled.
+    pub max_watches: usize,
     /// Where requests and connections are counted.
     pub requests: Requests,
     /// Other services of gRPC on the same port.
@@ -79,7 +83,18 @@ impl Default for Options {
         let max_connections = usize::try_from(CLIENTS).unwrap_or(usize::MAX);
         let (name, advertise, requests, more_services) = Default::default();
         let (bcrypt_cost, token_ttl) = (COST, TOKEN_TTL);
-        Self { name, advertise, tls: None, max_connections, requests, more_services, bcrypt_cost, token_ttl }
+        let max_watches = WATCHES;
+        Self {
+            name,
+            advertise,
+            tls: None,
+            max_connections,
+            max_watches,
+            requests,
+            more_services,
+            bcrypt_cost,
+            token_ttl,
+        }
     }
 }
 
@@ -126,7 +141,8 @@ impl Server {
             return Err(Error::invalid_argument(format!("the cost of bcrypt is from {least} to {most}")));
         }
         let gate = Gate { passwords: Passwords::new(options.bcrypt_cost), tokens: Tokens::new(options.token_ttl) };
-        let context = Context { mvcc: node.mvcc(), gate: Arc::new(gate) };
+        let places = NodePlaces::counted(options.max_watches, &options.requests);
+        let context = Context { mvcc: node.mvcc(), gate: Arc::new(gate), places };
         let (stop, stopping) = watch::channel(false);
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)

@@ -18,8 +18,10 @@ use tokio::{
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    connection::Life,
     context::Context,
-    error,
+    error::{self, Refusal},
+    places::Place,
     proto::etcdserverpb::{
         WatchCreateRequest, WatchRequest, WatchResponse, watch_create_request::FilterType, watch_request::RequestUnion,
         watch_server::Watch,
@@ -71,12 +73,14 @@ impl Watch for WatchService {
         if wants_leader && self.context.node().leader().is_none() {
             return Err(error::NO_LEADER.into());
         }
+        let _place = self.context.places.watch_streams.take()?;
         let (answers, received) = mpsc::channel(ANSWERS_AHEAD);
-        let room = self.room.stream(request.extensions().get().cloned());
+        let life = request.extensions().get::<Life>().cloned();
+        let room = self.room.stream(life.clone());
         let who = Credentials::of(&request);
         let auth = self.context.node().auth().status();
         let (context, watches, next_id) = (self.context.clone(), BTreeMap::new(), 0);
-        let watches = Watches { context, who, auth, room, answers, watches, next_id };
+        let watches = Watches { context, who, auth, room, answers, watches, next_id, life, _place };
         tokio::spawn(watches.run(request.into_inner(), wants_leader));
         let sent = stream::unfold((received, None), |(mut received, sent)| async move {
             // When the next answer is asked for, the one before it is on its way.
@@ -98,6 +102,8 @@ struct Watches {
     answers: mpsc::Sender<QueuedAnswer>,
     watches: BTreeMap<i64, OneWatch>,
     next_id: i64,
+    life: Option<Life>,
+    _place: Place,
 }
 
 /// What is on its way to the client, with the room that it takes.
@@ -115,6 +121,8 @@ struct OneWatch {
     puts: bool,
     deletes: bool,
     previous: bool,
+    /// Of its node, and of its connection.
+    _places: (Place, Option<Place>),
     /// Whether it wants to be told how far it is, and whether it has been told anything since that was looked at last.
     progress: Option<bool>,
 }
@@ -202,8 +210,9 @@ impl Watches {
         }
         let now = self.context.mvcc.revision();
         let keys = keys(request.key, request.range_end);
-        let user = match self.allowed(&keys).await {
-            Ok(user) => user,
+        let allowed = self.allowed(&keys).await.and_then(|user| Ok((user, self.places()?)));
+        let (user, _places) = match allowed {
+            Ok(allowed) => allowed,
             Err(status) => {
                 let cancel_reason = error::in_words(&status);
                 let about = self.about_at(NO_WATCH, now);
@@ -220,6 +229,7 @@ impl Watches {
                 u64::try_from(request.start_revision).unwrap_or(1)
             },
             previous: request.prev_kv,
+            _places,
             progress: request.progress_notify.then_some(false),
             keys,
             user,
@@ -239,6 +249,12 @@ impl Watches {
         let id = if request.watch_id == 0 { self.free_id() } else { request.watch_id };
         self.watches.insert(id, watch);
         self.answer(WatchResponse { created: true, ..self.about_at(id, now) }).await
+    }
+
+    /// The places of one more watch.
+    fn places(&self) -> Result<(Place, Option<Place>), Refusal> {
+        let of_connection = self.life.as_ref().map(|life| life.watches().take()).transpose()?;
+        Ok((self.context.places.watches.take()?, of_connection))
     }
 
     /// Who may watch these keys.

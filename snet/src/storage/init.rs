@@ -63,6 +63,9 @@ pub(crate) struct Init {
     /// How much log an embedded node keeps behind a snapshot, and four times as much for a member that has not got it.
     #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = parse_bytes, env = "SNET_STORAGE_LOG_KEPT_BYTES")]
     log_kept_bytes: u64,
+    /// How large the state may become: keys, values and what is kept of their history, with 256 bytes for each. The same for all nodes.
+    #[arg(long, value_name = "BYTES", default_value = "2GiB", value_parser = parse_bytes, env = "SNET_STORAGE_QUOTA_BACKEND_BYTES")]
+    quota_backend_bytes: u64,
     /// How many connections clients of an embedded node may have; fewer if the process may not have so many files open.
     #[arg(long, value_name = "NUMBER", default_value = "10000", value_parser = parse_connections, env = "SNET_STORAGE_MAX_CONNECTIONS")]
     max_connections: usize,
@@ -124,6 +127,7 @@ pub(super) async fn run(arguments: Init) -> Outcome {
     let client_tls = tls.client();
     let mut bounds = Bounds::default();
     (bounds.snapshot_bytes, bounds.log_kept_bytes) = (arguments.snapshot_bytes, arguments.log_kept_bytes);
+    bounds.quota_backend_bytes = arguments.quota_backend_bytes;
     let node = NodeSettings {
         name: arguments.name,
         token: arguments.token.read()?,

@@ -66,6 +66,12 @@ pub(crate) enum Rejection {
     TooCostly,
     /// Too many keys are attached to the lease.
     LeaseFull,
+    /// It grows, and an alarm says that there is no space.
+    NoSpace,
+    /// The member has raised no alarm.
+    NoSuchAlarm,
+    /// There are as many alarms as there may be.
+    TooManyAlarms,
     /// Whoever asks may not, or users and roles are not to be changed like this.
     Denied(mvcc::Denied),
 }
@@ -86,6 +92,9 @@ impl fmt::Display for Rejection {
             Self::AnswerTooLarge => "the answer would be too large",
             Self::TooCostly => "the request takes too much work",
             Self::LeaseFull => "too many keys are attached to the lease",
+            Self::NoSpace => NO_SPACE,
+            Self::NoSuchAlarm => "the member has raised no alarm",
+            Self::TooManyAlarms => "too many alarms",
         })
     }
 }
@@ -100,6 +109,7 @@ impl From<mvcc::Refused> for Applied {
             mvcc::Refused::AnswerTooLarge => Rejection::AnswerTooLarge,
             mvcc::Refused::TooCostly => Rejection::TooCostly,
             mvcc::Refused::LeaseFull => Rejection::LeaseFull,
+            mvcc::Refused::NoSpace => Rejection::NoSpace,
             mvcc::Refused::LeaseNotFound => return Self::LeaseNotFound,
             mvcc::Refused::LeaseExists => return Self::LeaseExists,
         })
@@ -111,6 +121,10 @@ impl From<mvcc::Denied> for Applied {
         Self::Rejected(Rejection::Denied(denied))
     }
 }
+
+/// What whoever holds a handle is told of [`Rejection::NoSpace`].
+const NO_SPACE: &str =
+    "the store has no space, and nothing was written: delete what is not needed, compact, and disarm the alarm";
 
 /// The number of [`Rejection::Denied`], behind which stands the reason.
 const DENIED: u8 = 13;
@@ -195,6 +209,9 @@ impl Applied {
                     Rejection::TooCostly => 11,
                     Rejection::LeaseFull => 12,
                     Rejection::Denied(_) => DENIED,
+                    Rejection::NoSpace => 14,
+                    Rejection::NoSuchAlarm => 15,
+                    Rejection::TooManyAlarms => 16,
                 });
             }
             Self::Mvcc(answer) => {
@@ -232,6 +249,9 @@ impl Applied {
                 11 => Rejection::TooCostly,
                 12 => Rejection::LeaseFull,
                 DENIED => Rejection::Denied(mvcc::Denied::of(reader.u8()?).ok_or(DecodeError("an unknown denial"))?),
+                14 => Rejection::NoSpace,
+                15 => Rejection::NoSuchAlarm,
+                16 => Rejection::TooManyAlarms,
                 _ => return Err(DecodeError("an unknown rejection")),
             }),
             8 => Self::Mvcc(Arc::new(mvcc::txn_answer(&mut reader)?)),

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     auth,
-    codec::{DecodeError, Decoded, Reader, key, put_bytes, put_length, version},
+    codec::{DecodeError, Decoded, Reader, boolean, key, put_bytes, put_length, version},
     mvcc,
 };
 
@@ -32,7 +32,11 @@ mod tag {
     pub(super) const MVCC_WITHIN: u8 = 13;
     pub(super) const AUTH: u8 = 14;
     pub(super) const BY: u8 = 15;
+    pub(super) const ALARM: u8 = 16;
 }
+
+/// What an alarm is about: space. Others, if there ever are any, get another number.
+const NO_SPACE: u8 = 1;
 
 /// Flags of a transaction: which optional fields follow.
 const HAS_OPERATION: u8 = 1;
@@ -100,6 +104,10 @@ impl Command {
             Self::Auth(change) => {
                 out.put_u8(tag::AUTH);
                 auth::put_auth_change(out, change);
+            }
+            Self::Alarm { member, raise } => {
+                out.put_slice(&[tag::ALARM, NO_SPACE, u8::from(*raise)]);
+                out.put_u64_le(*member);
             }
             Self::By { who, command } => {
                 out.put_u8(tag::BY);
@@ -176,6 +184,12 @@ impl Command {
             tag::LEASE_EXPIRE => Self::LeaseExpire { id: reader.u64()?, granted: reader.u64()? },
             tag::COMPACT => Self::Compact { revision: reader.u64()? },
             tag::AUTH => Self::Auth(auth::auth_change(reader)?),
+            tag::ALARM => {
+                if reader.u8()? != NO_SPACE {
+                    return Err(DecodeError("an alarm of an unknown kind"));
+                }
+                Self::Alarm { raise: boolean(reader)?, member: reader.u64()? }
+            }
             tag::BY => {
                 let who = auth::identity(reader)?;
                 // It cannot be nested: what is read within it is refused if it is one too.

@@ -10,7 +10,7 @@ mod applied;
 mod encoding;
 mod rows;
 
-use storage_core::{OperationId, Txn};
+use storage_core::{Op, OperationId, Txn};
 
 use bytes::Bytes;
 
@@ -19,6 +19,7 @@ pub use rows::RowChange;
 
 use crate::{
     auth::{AuthChange, Identity},
+    keys::KeySpace,
     mvcc,
 };
 
@@ -97,6 +98,13 @@ pub(crate) enum Command {
     },
     /// Changes users or roles.
     Auth(AuthChange),
+    /// Raises the alarm of a member that has no space, or takes it back. While one stands, whatever grows is refused.
+    Alarm {
+        /// The id of the member.
+        member: u64,
+        /// Whether it is raised.
+        raise: bool,
+    },
     /// A command of a client, which is carried out if that may do it when it is applied. Commands without it are of the process that holds the node.
     By {
         /// Who asks.
@@ -121,6 +129,27 @@ impl Command {
         }
     }
 
+    /// How many bytes the state grows by at the most through what clients put in with it; 0: it can be carried out without space. A transaction counts by the
+    /// larger of its branches, whichever it takes, as in etcd.
+    pub(crate) fn growth(&self) -> u64 {
+        match self {
+            Self::Txn { txn, .. } => contract_growth(txn),
+            Self::LeaseGrant { .. } => KeySpace::LEASE_BYTES,
+            Self::Mvcc { txn, .. } => mvcc_growth(txn),
+            Self::Once { command, .. } | Self::By { command, .. } => command.growth(),
+            // Rows are the cluster's own, and bounded; users and sessions are bounded, too.
+            Self::OpenSession { .. }
+            | Self::LeaseRevoke { .. }
+            | Self::LeaseExpire { .. }
+            | Self::RowPut { .. }
+            | Self::RowDelete { .. }
+            | Self::Rows(_)
+            | Self::Compact { .. }
+            | Self::Auth(_)
+            | Self::Alarm { .. } => 0,
+        }
+    }
+
     /// Whether it is one that clients ask for.
     fn may_be_asked(&self) -> bool {
         matches!(
@@ -130,6 +159,7 @@ impl Command {
                 | Self::LeaseGrant { .. }
                 | Self::LeaseRevoke { .. }
                 | Self::Auth(_)
+                | Self::Alarm { .. }
         )
     }
 
@@ -148,6 +178,27 @@ pub(crate) struct Request {
     pub(crate) sequence: u64,
     /// The session no longer waits for any request below this, and never proposes one again.
     pub(crate) acknowledged_below: u64,
+}
+
+/// [`Command::growth`] of a transaction of the contract.
+pub(crate) fn contract_growth(txn: &Txn) -> u64 {
+    let puts = txn.ops.iter().map(|op| match op {
+        Op::Put { key, value } => KeySpace::put_bytes(key, value.len()),
+        Op::Delete { .. } => 0,
+    });
+    puts.sum()
+}
+
+fn mvcc_growth(txn: &mvcc::Txn) -> u64 {
+    let branch = |ops: &[mvcc::Op]| -> u64 {
+        let puts = ops.iter().map(|op| match op {
+            mvcc::Op::Put(put) => KeySpace::put_bytes(&put.key, put.value.as_ref().map_or(0, Bytes::len)),
+            mvcc::Op::Txn(txn) => mvcc_growth(txn),
+            mvcc::Op::Range(_) | mvcc::Op::Delete(_) => 0,
+        });
+        puts.sum()
+    };
+    branch(&txn.success).max(branch(&txn.failure))
 }
 
 #[cfg(test)]

@@ -338,6 +338,8 @@ fn samples() -> Vec<(&'static str, Command)> {
             "by-nobody",
             Command::By { who: Identity::NOBODY, command: Box::new(Command::LeaseGrant { id: 9, ttl_seconds: 30 }) },
         ),
+        ("alarm-raise", Command::Alarm { member: 0x0102, raise: true }),
+        ("alarm-clear", Command::Alarm { member: 0x0102, raise: false }),
     ]
 }
 
@@ -379,7 +381,8 @@ fn a_client_asks_for_what_clients_may_ask() {
         Command::decode(bytes.into())
     };
     for (name, command) in samples() {
-        let may = ["lease-grant", "lease-revoke", "mvcc", "mvcc-within", "compact"].contains(&name);
+        let may = ["lease-grant", "lease-revoke", "mvcc", "mvcc-within", "compact", "alarm-raise", "alarm-clear"]
+            .contains(&name);
         assert_eq!(by(&command).is_ok(), may, "{name}");
     }
     assert!(auth_samples().into_iter().all(|(_, change)| by(&Command::Auth(change)).is_ok()));

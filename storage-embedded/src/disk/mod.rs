@@ -6,6 +6,7 @@
 
 mod files;
 mod real;
+mod reserve;
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -17,6 +18,9 @@ use rustix::io::Errno;
 
 pub use files::{exposure, is_absent, is_unused, move_aside, parent, replace, sync_dir, warn_if_exposed};
 pub use real::RealDisk;
+pub use reserve::DiskSpace;
+#[cfg(not(simulated))]
+pub(crate) use reserve::{RESERVE_BYTES, Reserve, ReservedDisk};
 
 /// A file system.
 pub trait Disk: Debug + Send + Sync {
@@ -48,6 +52,11 @@ pub trait Disk: Debug + Send + Sync {
     /// Takes the exclusive lock on a file, which is created if missing, for as long as the returned value lives.
     /// `WouldBlock` if it is taken, by this process or another.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
+
+    /// Gives up space that is held in reserve, since there is none for something that is needed. `false`: nothing is held.
+    fn give_way(&self) -> bool {
+        false
+    }
 }
 
 /// An open file.
@@ -81,6 +90,11 @@ pub(crate) fn lacks_room(error: &io::Error) -> bool {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     lacks_descriptors(error)
         || matches!(error.kind(), StorageFull | QuotaExceeded | PermissionDenied | ReadOnlyFilesystem)
+}
+
+/// Whether a call has failed for want of space.
+pub(crate) fn lacks_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// All the bytes of a file.

@@ -109,7 +109,7 @@ fn create_aside(path: &Path) -> io::Result<File> {
 }
 
 /// Files are made for their owner, and never through a link.
-fn private() -> OpenOptions {
+pub(super) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(PRIVATE_FILE).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     options
@@ -132,7 +132,13 @@ fn sync_name(dir: &Path) -> io::Result<()> {
 }
 
 #[derive(Debug)]
-struct RealFile(File);
+pub(super) struct RealFile(File);
+
+impl RealFile {
+    pub(super) fn of(file: File) -> Self {
+        Self(file)
+    }
+}
 
 impl DiskFile for RealFile {
     fn length(&self) -> io::Result<u64> {

@@ -37,6 +37,7 @@ pub(crate) enum Table {
     Auth = 7,
     Role = 8,
     User = 9,
+    Alarm = 10,
 }
 
 pub(super) fn record(key: &[u8], record: &Record) -> u64 {

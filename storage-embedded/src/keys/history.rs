@@ -3,7 +3,7 @@
 use imbl::Vector;
 use storage_core::{Error, Key, Revision, WatchEvent};
 
-use super::{Record, engine_revision, etcd_revision};
+use super::{ITEM_BYTES, Record, engine_revision, etcd_revision};
 
 /// One key that a revision changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +107,11 @@ impl History {
 
     pub(crate) fn len(&self) -> usize {
         self.changes.len()
+    }
+
+    /// What its changes count for.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes as u64 + ITEM_BYTES * self.changes.len() as u64
     }
 
     pub(crate) fn oldest(&self) -> u64 {

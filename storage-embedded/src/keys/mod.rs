@@ -20,7 +20,7 @@ mod write;
 pub(crate) use digest::{Digest, Table, begin, hash_bytes, hash_numbers, mix};
 pub(crate) use history::{Change, Changes, Compacted, History, Piece};
 pub(crate) use leases::{Lease, Leases};
-pub(crate) use record::{Record, own, own_key};
+pub(crate) use record::{ITEM_BYTES, Record, own, own_key};
 pub(crate) use space::KeySpace;
 pub(crate) use write::Write;
 

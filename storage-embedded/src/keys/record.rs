@@ -1,6 +1,9 @@
 use bytes::Bytes;
 use storage_core::{Entry, Key, Version};
 
+/// What a key, or a change of one, counts for beside its bytes and those of its values: as much as etcd adds, and about what the trees take.
+pub(crate) const ITEM_BYTES: u64 = 256;
+
 /// What is stored under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
 use storage_core::Key;
 
-use super::{Change, Digest, History, Lease, Leases, Record, digest, own, own_key};
+use super::{Change, Digest, History, ITEM_BYTES, Lease, Leases, Record, digest, own, own_key};
 use crate::codec::{DecodeError, Decoded};
 
 /// All keys, leases and the history. A clone costs next to nothing and shares what neither side changes afterwards.
@@ -20,8 +20,32 @@ pub(crate) struct KeySpace {
     /// The hash of the records and the leases. The history is not in it: every change was when it was made.
     pub(super) digest: Digest,
     pub(super) records: OrdMap<Key, Record>,
+    /// What the records count for.
+    pub(super) record_bytes: u64,
     pub(crate) leases: Leases,
     pub(crate) history: History,
+}
+
+/// How much there is.
+impl KeySpace {
+    /// What a lease takes: as much as in etcd.
+    pub(crate) const LEASE_BYTES: u64 = 64;
+
+    /// How large all of it is: records, history and leases. It follows from what they hold and not from the way there or from how they are laid out, so it is
+    /// the same on every replica.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.record_bytes + self.history.bytes() + Self::LEASE_BYTES * self.leases.0.len() as u64
+    }
+
+    /// What a record counts for.
+    pub(super) fn record_bytes(key: &Key, record: &Record) -> u64 {
+        ITEM_BYTES + (key.as_bytes().len() + record.value.len()) as u64
+    }
+
+    /// How much a put adds at the most, but for what the key held before: a record, and a change in the history.
+    pub(crate) fn put_bytes(key: &Key, value: usize) -> u64 {
+        2 * (ITEM_BYTES + (key.as_bytes().len() + value) as u64)
+    }
 }
 
 /// Reading.
@@ -90,6 +114,7 @@ impl KeySpace {
         let key = own_key(key);
         self.digest.add(digest::record(key.as_bytes(), &record));
         self.leases.attach(&key, 0, record.lease);
+        self.record_bytes += Self::record_bytes(&key, &record);
         self.records.insert(key, Record { value: own(&record.value), ..record });
         Ok(())
     }

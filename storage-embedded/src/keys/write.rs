@@ -36,7 +36,7 @@ impl Write<'_> {
     }
 
     pub(crate) fn put(&mut self, key: &Key, value: &Bytes, lease: u64) {
-        let KeySpace { records, leases, digest, .. } = &mut *self.keys;
+        let KeySpace { records, record_bytes, leases, digest, .. } = &mut *self.keys;
         let mut record = Record {
             value: own(value),
             create_revision: self.revision,
@@ -60,14 +60,17 @@ impl Write<'_> {
             }
         };
         digest.add(digest::record(key.as_bytes(), &record));
+        *record_bytes += KeySpace::record_bytes(&key, &record);
+        *record_bytes -= previous.as_ref().map_or(0, |previous| KeySpace::record_bytes(&key, previous));
         leases.attach(&key, previous.as_ref().map_or(0, |previous| previous.lease), lease);
         self.change(Change { revision: self.revision, key, record: Some(record), previous });
     }
 
     pub(crate) fn delete(&mut self, key: &Key) {
-        let KeySpace { records, leases, digest, .. } = &mut *self.keys;
+        let KeySpace { records, record_bytes, leases, digest, .. } = &mut *self.keys;
         if let Some((key, record)) = records.remove_with_key(key) {
             digest.remove(digest::record(key.as_bytes(), &record));
+            *record_bytes -= KeySpace::record_bytes(&key, &record);
             leases.attach(&key, record.lease, 0);
             self.change(Change { revision: self.revision, key, record: None, previous: Some(record) });
         }

@@ -88,7 +88,8 @@ impl Directory {
         header.nonce = self.spares.lock().random.u64(..);
         header.size = self.segment_bytes.max((SEGMENT_HEADER + room) as u64);
         let spare = if header.size == self.segment_bytes { self.take_spare() } else { None };
-        let spare = spare.map_or_else(|| self.make_spare(header.size), Ok).map_err(LogError::before_a_segment)?;
+        let spare = spare.map_or_else(|| self.with_reserve(|| self.make_spare(header.size)), Ok);
+        let spare = spare.map_err(LogError::before_a_segment)?;
         let name = SegmentName { sequence: header.sequence, nonce: header.nonce };
         let path = name.path(&self.path);
         // Opened and written under the name of a spare: whatever is missing for that, the log is as it was. The nonce in the name is what the checksums
@@ -182,8 +183,16 @@ impl Directory {
     /// # Errors
     /// [`LogError::NoSegment`] if it may be tried again.
     pub(super) fn remember(&self, sequence: u64) -> Result<(), LogError> {
-        let noted = self.identity.as_ref().map_or(Ok(()), |identity| identity.note_segment(sequence));
-        noted.map_err(LogError::before_a_segment)
+        let note = || self.identity.as_ref().map_or(Ok(()), |identity| identity.note_segment(sequence));
+        self.with_reserve(note).map_err(LogError::before_a_segment)
+    }
+
+    /// Works, and once more if there was no space and some was held in reserve. For what nothing depends on before it has succeeded.
+    fn with_reserve<T>(&self, work: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
+        match work() {
+            Err(error) if error.lacks_space() && self.disk.give_way() => work(),
+            done => done,
+        }
     }
 
     /// Keeps a spare ready until the log is closed. For a thread of its own: filling a file takes tens of milliseconds.

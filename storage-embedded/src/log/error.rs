@@ -140,6 +140,11 @@ impl LogError {
         if lacks_room { Self::NoSegment { source: Box::new(self) } } else { self }
     }
 
+    /// Whether there was no space for it.
+    pub(super) fn lacks_space(&self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
+
     /// Whether there was no descriptor to open a file with.
     pub(super) fn lacks_descriptors(&self) -> bool {
         matches!(self, Self::Disk { source, .. } if lacks_descriptors(source))

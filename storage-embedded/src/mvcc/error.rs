@@ -52,4 +52,7 @@ pub enum Refused {
     /// The answer would be over [`MAX_ANSWER_BYTES`](super::MAX_ANSWER_BYTES), or [`MAX_READ_BYTES`](super::MAX_READ_BYTES).
     #[error("the answer would be too large")]
     AnswerTooLarge,
+    /// It grows, and an alarm says that there is no space.
+    #[error("there is no space")]
+    NoSpace,
 }

@@ -19,7 +19,7 @@ const CHECKED: Duration = Duration::from_millis(100);
 /// How many times the bound of the log a leader keeps for a member that has not got it: at 16 MiB/s, 16 s more than without.
 const FOR_LAGGING: u64 = 4;
 
-/// Bounds of what a node keeps on its disk, in bytes.
+/// Bounds of what a node keeps, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bounds {
@@ -29,11 +29,15 @@ pub struct Bounds {
     /// How much log is kept behind a snapshot, so that a follower which was away for a moment is sent the log rather than a whole snapshot;
     /// four times as much while a member has not got it. 64 MiB.
     pub log_kept_bytes: u64,
+    /// How large the state may become while this node leads: records, their history and leases, as they are counted in the replicated state. Whatever grows
+    /// beyond it is refused, and an alarm raised. Give all nodes the same. 2 GiB as in etcd: the state is in memory, which takes as much, and once more while
+    /// a snapshot is received.
+    pub quota_backend_bytes: u64,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { snapshot_bytes: 64 << 20, log_kept_bytes: 64 << 20 }
+        Self { snapshot_bytes: 64 << 20, log_kept_bytes: 64 << 20, quota_backend_bytes: 2 << 30 }
     }
 }
 

@@ -44,7 +44,7 @@ pub struct NodeConfig {
     pub election: std::ops::Range<Duration>,
     /// How many entries of the log may be applied until a snapshot is written and the log before it can go.
     pub snapshot_every: u64,
-    /// Bounds of what it keeps on its disk, in bytes.
+    /// Bounds of what it keeps, in bytes.
     pub bounds: Bounds,
     /// The machine that the node is on.
     #[cfg(simulated)]

@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     batcher::Batcher,
     members::Changes,
+    quota::Quota,
     waiter::{Waiter, answer_all},
     write_queue::{Handover, Write, WriteQueue},
 };
@@ -74,12 +75,13 @@ impl Leader {
         log: Log,
         peers: Arc<PeerContext>,
         state: SharedState,
+        quota: Quota,
         silence: Duration,
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let (writes, queued_writes) = WriteQueue::new();
         let (reads, queued_reads) = mpsc::channel(QUEUED_READS);
-        tasks.spawn(append(raft.clone(), log.clone(), queued_writes));
+        tasks.spawn(append(raft.clone(), log.clone(), state.clone(), quota, queued_writes));
         tasks.spawn(confirm(raft.clone(), state.clone(), queued_reads));
         let lease_clock = LeaseClock::new(silence);
         let changes = Changes::new(raft.clone(), Arc::clone(&peers), silence);
@@ -225,7 +227,7 @@ impl AnswerCalls for Leader {
     }
 }
 
-async fn append(raft: Raft, log: Log, mut queue: mpsc::Receiver<Write>) {
+async fn append(raft: Raft, log: Log, state: SharedState, quota: Quota, mut queue: mpsc::Receiver<Write>) {
     let mut batcher = Batcher::default();
     while let Some(first) = queue.recv().await {
         let mut batch = vec![first];
@@ -242,12 +244,20 @@ async fn append(raft: Raft, log: Log, mut queue: mpsc::Receiver<Write>) {
         if batch.is_empty() {
             continue;
         }
-        let (commands, waiting): (Vec<_>, Vec<_>) = batch
+        let alarm_at = quota.alarm_at(&state, batch.iter().map(|write| &write.command));
+        let (mut commands, waiting): (Vec<_>, Vec<_>) = batch
             .into_iter()
             .map(|write| (Proposal(write.command), ((write.waiter, write.handover), write.room)))
             .unzip();
         // Their room is free again when they have been answered.
-        let (waiters, _rooms): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
+        let (mut waiters, _rooms): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
+        // Nothing was applied since the state was measured but what is in the batches before this one, which have been answered.
+        if let Some(place) = alarm_at {
+            tracing::warn!(quota = quota.bytes, "the state is at its quota: what grows is refused from now on");
+            let (nobody, _) = Waiter::new();
+            commands.insert(place, Proposal(quota.alarm().encode()));
+            waiters.insert(place, (nobody, Handover::default()));
+        }
         // The next batch is not begun before this one is answered. What comes meanwhile makes it larger, and one sync of each log
         // costs the same for one write as for a thousand.
         match raft.client_write_many(commands).await {

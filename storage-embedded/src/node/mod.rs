@@ -33,11 +33,14 @@ mod observed;
 mod peer_port_tests;
 #[cfg(simulated)]
 mod probe;
+mod quota;
 mod removal;
 mod request_numbers;
 mod rows;
 mod run;
 mod snapshot_reader;
+#[cfg(not(simulated))]
+mod space;
 mod status;
 mod stopped;
 mod waiter;
@@ -60,6 +63,7 @@ pub use status::{NodeStatus, Role};
 pub use stopped::{Removed, Stopped};
 
 use crate::{
+    disk::DiskSpace,
     network::{message::MembershipChange, peer::PeerContext},
     snapshot::SnapshotStore,
     state_machine::{Raft, SharedState},
@@ -82,6 +86,8 @@ struct Inner {
     snapshots: SnapshotStore,
     log: crate::log::Log,
     leader: leader::Leader,
+    quota_bytes: u64,
+    space: watch::Sender<DiskSpace>,
     request_numbers: Arc<request_numbers::RequestNumbers>,
     callers: calls::Callers,
     peers: Arc<PeerContext>,
@@ -146,8 +152,9 @@ impl Node {
 
     /// What this node knows of itself and the cluster.
     pub fn status(&self) -> NodeStatus {
-        let Inner { raft, log, state, snapshots, leader, .. } = &*self.0;
-        status::of(raft, log, state, snapshots, leader, self.last_compared())
+        let Inner { raft, log, state, snapshots, leader, quota_bytes, space, .. } = &*self.0;
+        let room = (*quota_bytes, *space.borrow());
+        status::of(raft, log, state, snapshots, leader, room, self.last_compared())
     }
 
     /// Waits until this node knows a leader, and returns its id.

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    Inner, Node, NodeConfig, Stopped, calls::Callers, comparison, founding, leader::Leader, removal,
+    Inner, Node, NodeConfig, Stopped, calls::Callers, comparison, founding, leader::Leader, quota::Quota, removal,
     request_numbers::RequestNumbers, stopped::removed_before,
 };
 use crate::{
@@ -47,6 +47,8 @@ struct Parts {
     peers: Arc<PeerContext>,
     compared: watch::Receiver<Option<u64>>,
     runtime: Handle,
+    #[cfg(not(simulated))]
+    reserve: Arc<crate::disk::Reserve>,
 }
 
 /// Starts a node, on `listener` if one is given and otherwise on the configured address.
@@ -56,7 +58,7 @@ pub(super) async fn start(mut config: NodeConfig, listener: Option<std::net::Tcp
     }
     let raft_config = Arc::new(config.raft()?);
     config.check_secret()?;
-    let (id, cluster) = (config.id, config.cluster);
+    let (id, cluster, quota_bytes) = (config.id, config.cluster, config.bounds.quota_backend_bytes);
     let (stopping, stop) = watch::channel(false);
     let (stopped, mut is_stopped) = watch::channel(None);
     let (started, parts) = oneshot::channel();
@@ -69,7 +71,7 @@ pub(super) async fn start(mut config: NodeConfig, listener: Option<std::net::Tcp
             return Err(reason.unwrap_or(Error::Closed));
         }
     };
-    Ok(Node(Arc::new(Inner {
+    let node = Arc::new(Inner {
         id,
         cluster,
         address: parts.address,
@@ -78,6 +80,8 @@ pub(super) async fn start(mut config: NodeConfig, listener: Option<std::net::Tcp
         snapshots: parts.snapshots,
         log: parts.log,
         leader: parts.leader,
+        quota_bytes,
+        space: watch::Sender::default(),
         request_numbers: Arc::new(RequestNumbers::default()),
         callers: Callers::default(),
         peers: parts.peers,
@@ -85,7 +89,10 @@ pub(super) async fn start(mut config: NodeConfig, listener: Option<std::net::Tcp
         runtime: parts.runtime,
         stopping,
         stopped: is_stopped,
-    })))
+    });
+    #[cfg(not(simulated))]
+    node.runtime.spawn(super::space::watch(Arc::downgrade(&node), parts.reserve));
+    Ok(Node(node))
 }
 
 /// What a node begins with.
@@ -181,6 +188,11 @@ async fn assemble(
     let listener = listen(config, listener).await?;
     let address = listener.as_ref().map(TcpListener::local_addr).transpose().map_err(Error::unavailable)?;
     let security = Security::new(config.token.clone(), config.tls.as_ref())?;
+    #[cfg(not(simulated))]
+    let reserve = crate::disk::Reserve::of(&config.data_dir);
+    #[cfg(not(simulated))]
+    let (disk, log) = machine(config, &reserve);
+    #[cfg(simulated)]
     let (disk, log) = machine(config);
     let dir = DataDir::open(disk.clone(), &config.data_dir, config.cluster, id).map_err(from_log)?;
     let identity = dir.identity();
@@ -218,7 +230,9 @@ async fn assemble(
     let peers = Arc::new(PeerContext::new(config.cluster, id, security, reach, admission));
     let raft = Raft::new(id, raft_config, Peers(Arc::clone(&peers)), log.clone(), machine).await.map_err(fatal)?;
     peers.admission.follow(raft.metrics());
-    let leader = Leader::start(raft.clone(), log.clone(), Arc::clone(&peers), state.clone(), config.silence(), tasks);
+    let quota = Quota { bytes: config.bounds.quota_backend_bytes, node: id };
+    let leader =
+        Leader::start(raft.clone(), log.clone(), Arc::clone(&peers), state.clone(), quota, config.silence(), tasks);
     let server = Server {
         context: Arc::clone(&peers),
         raft: raft.clone(),
@@ -266,7 +280,19 @@ async fn assemble(
             });
         }
     }
-    Ok(Parts { address, raft, state, snapshots, log, leader, peers, compared: is_compared, runtime: Handle::current() })
+    Ok(Parts {
+        address,
+        raft,
+        state,
+        snapshots,
+        log,
+        leader,
+        peers,
+        compared: is_compared,
+        runtime: Handle::current(),
+        #[cfg(not(simulated))]
+        reserve,
+    })
 }
 
 /// The peer port: on `listener` if one is given, otherwise on the configured address. A node alone has none.
@@ -312,10 +338,10 @@ async fn begin(raft: Raft, peers: Arc<PeerContext>, founders: BTreeMap<u64, Memb
 
 /// The disk of the machine, and how the log is kept on it.
 #[cfg(not(simulated))]
-fn machine(config: &NodeConfig) -> (Arc<dyn Disk>, LogOptions) {
+fn machine(config: &NodeConfig, reserve: &Arc<crate::disk::Reserve>) -> (Arc<dyn Disk>, LogOptions) {
     // What is made here is for its owner alone. An earlier release, or somebody else, may have made the directory.
     crate::disk::warn_if_exposed(&config.data_dir);
-    (Arc::new(crate::disk::RealDisk), LogOptions::default())
+    (Arc::new(crate::disk::ReservedDisk(Arc::clone(reserve))), LogOptions::default())
 }
 
 /// The disk of the simulated machine, and how the log is kept on it.

@@ -9,6 +9,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use super::leader::Leader;
 use crate::{
     LogMetrics, SnapshotMetrics,
+    disk::DiskSpace,
     log::Log,
     raft::Member,
     snapshot::SnapshotStore,
@@ -55,6 +56,16 @@ pub struct NodeStatus {
     pub purged: Option<u64>,
     /// The store's revision.
     pub revision: u64,
+    /// How large the state is: records, history and leases, the same on every replica at the same entry.
+    pub state_bytes: u64,
+    /// How large it may become while this node leads.
+    pub quota_bytes: u64,
+    /// How many leases there are.
+    pub leases: u64,
+    /// The members that have raised an alarm since there is no space. While there are any, whatever grows is refused.
+    pub alarms: Vec<u64>,
+    /// How much space there is on the disk, as it was seen last.
+    pub disk: DiskSpace,
     /// All members.
     pub members: BTreeMap<u64, Member>,
     /// Those that vote; during a joint change those of both sets.
@@ -77,6 +88,7 @@ pub(crate) fn of(
     state: &SharedState,
     snapshots: &SnapshotStore,
     leader: &Leader,
+    (quota_bytes, disk): (u64, DiskSpace),
     compared: Option<u64>,
 ) -> NodeStatus {
     let metrics = raft.metrics().borrow_watched().clone();
@@ -90,6 +102,10 @@ pub(crate) fn of(
     };
     let matched = metrics.replication.iter().flatten().filter(|(id, _)| **id != metrics.id);
     let (queued_writes, queued_reads) = leader.queued();
+    let (state_bytes, leases, alarms) = state.read(|replica| {
+        let tables = replica.state.tables();
+        (tables.keys.bytes(), tables.counts().leases, tables.alarms().collect())
+    });
     NodeStatus {
         role,
         leader: leader.known(),
@@ -101,6 +117,11 @@ pub(crate) fn of(
         snapshot: metrics.snapshot.map(|id| id.index),
         purged: metrics.purged.map(|id| id.index),
         revision: state.revision().0,
+        state_bytes,
+        quota_bytes,
+        leases,
+        alarms,
+        disk,
         members: membership.nodes().map(|(id, member)| (*id, member.clone())).collect(),
         voters: membership.voter_ids().collect(),
         matched: matched.map(|(id, matched)| (*id, matched.as_ref().map(|id| id.index))).collect(),

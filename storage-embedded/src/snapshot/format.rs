@@ -65,6 +65,8 @@ mod kind {
     pub(super) const AUTH: u8 = 10;
     pub(super) const ROLES: u8 = 11;
     pub(super) const USERS: u8 = 12;
+    // Written only if there are any.
+    pub(super) const ALARMS: u8 = 13;
 }
 
 /// A snapshot file is not what was written.
@@ -144,6 +146,9 @@ pub(super) fn write(
         // Before the users, who have what their roles allow.
         tables.auth.put_each_role(|role| writer.item(kind::ROLES, role))?;
         tables.auth.put_each_user(|user| writer.item(kind::USERS, user))?;
+    }
+    for member in tables.alarms() {
+        writer.item(kind::ALARMS, |out| out.put_u64_le(member))?;
     }
     for (key, record) in tables.keys.scan(b"", None) {
         writer.item(kind::RECORDS, |out| {
@@ -271,6 +276,7 @@ fn item(kind: u8, reader: &mut Reader, tables: &mut Tables) -> Decoded<()> {
         kind::AUTH => tables.auth.restore_header(reader),
         kind::ROLES => tables.auth.restore_role(reader),
         kind::USERS => tables.auth.restore_user(reader),
+        kind::ALARMS => tables.restore_alarm(reader.u64()?),
         kind::OPERATIONS => tables.restore_operation(OperationId(reader.u128()?), outcome(reader)?),
         kind::RECORDS => {
             let key = key(reader)?;

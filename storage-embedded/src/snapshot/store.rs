@@ -20,7 +20,7 @@ use super::{
     metrics::{Counters, SnapshotMetrics},
 };
 use crate::{
-    disk::{Disk, lacks_descriptors, lacks_room},
+    disk::{Disk, lacks_descriptors, lacks_room, lacks_space},
     host,
     raft::{SnapshotMeta, TypeConfig},
     tables::Tables,
@@ -90,6 +90,7 @@ impl SnapshotStore {
         let mut is_said = false;
         loop {
             match work() {
+                Err(error) if passes(&error) && lacks_space(&error) && self.0.disk.give_way() => {}
                 Err(error) if passes(&error) && self.0.is_patient.load(Ordering::Acquire) => {
                     if !std::mem::replace(&mut is_said, true) {
                         tracing::error!(%error, dir = %self.0.dir.display(), "no room for a snapshot; tried again until there is");

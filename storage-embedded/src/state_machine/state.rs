@@ -7,10 +7,10 @@ use storage_core::{Committed, Conflict, Guard, Observed, Op, OperationId, Outcom
 
 use crate::{
     codec::Decoded,
-    command::{Applied, Command, Rejection, Request, RowChange},
+    command::{Applied, Command, Rejection, Request, RowChange, contract_growth},
     keys::{History, etcd_revision, own_key},
     mvcc,
-    tables::Tables,
+    tables::{MAX_ALARMS, Tables},
 };
 
 /// The most rows in the configuration table.
@@ -90,6 +90,7 @@ impl State {
                 (work <= mvcc::SHORT_WORK).then_some(work)
             }
             Command::OpenSession { .. }
+            | Command::Alarm { .. }
             | Command::LeaseGrant { .. }
             | Command::RowPut { .. }
             | Command::RowDelete { .. }
@@ -100,8 +101,11 @@ impl State {
     /// Applies the command of the entry at `index`.
     pub(crate) fn apply(&mut self, index: u64, command: Command) -> Applied {
         match command {
-            Command::Txn { txn, operation, request } => {
-                self.once(index, request, usize::MAX, |state| Applied::Outcome(state.txn(txn, operation)))
+            Command::Txn { txn, operation, request } => self.once(index, request, usize::MAX, |state| {
+                state.txn(txn, operation).map_or_else(Applied::Rejected, Applied::Outcome)
+            }),
+            Command::LeaseGrant { .. } | Command::Mvcc { .. } if self.tables.is_full() && command.growth() > 0 => {
+                Applied::Rejected(Rejection::NoSpace)
             }
             Command::OpenSession { nonce } => Applied::Session(self.tables.open_session(index, nonce)),
             Command::LeaseGrant { id, ttl_seconds } => {
@@ -130,6 +134,7 @@ impl State {
                 mvcc::compact(&mut self.tables.keys, revision).map_or_else(Applied::from, |()| Applied::Nothing)
             }
             Command::Auth(change) => self.tables.auth.change(&change).map_or_else(Applied::from, |()| Applied::Nothing),
+            Command::Alarm { member, raise } => self.set_alarm(member, raise),
             Command::By { who, command } => match self.tables.allow(&who, &command) {
                 Ok(()) => self.apply(index, *command),
                 Err(denied) => denied.into(),
@@ -171,15 +176,19 @@ impl State {
     }
 
     /// Applies a transaction unless its operation was applied before.
-    fn txn(&mut self, txn: Txn, operation: Option<OperationId>) -> Outcome {
+    fn txn(&mut self, txn: Txn, operation: Option<OperationId>) -> Result<Outcome, Rejection> {
         // The caller's own name for the write, which outlives this process and its session: the same outcome again, and nothing is applied. Of a
         // conflict the guard is remembered, and what stands there now is reported.
         match operation.and_then(|id| self.tables.operation(id)) {
             Some(Outcome::Conflict(Conflict { guard, .. })) => {
-                return Outcome::Conflict(self.conflict_at(*guard, &txn.guards));
+                return Ok(Outcome::Conflict(self.conflict_at(*guard, &txn.guards)));
             }
-            Some(committed) => return committed.clone(),
+            Some(committed) => return Ok(committed.clone()),
             None => {}
+        }
+        // Not remembered as its outcome: made again when there is space, it is carried out.
+        if self.tables.is_full() && contract_growth(&txn) > 0 {
+            return Err(Rejection::NoSpace);
         }
         let outcome = match txn.guards.iter().position(|guard| !self.holds(guard)) {
             Some(guard) => Outcome::Conflict(self.conflict_at(guard, &txn.guards)),
@@ -188,7 +197,17 @@ impl State {
         if let Some(id) = operation {
             self.tables.remember_operation(id, outcome.clone());
         }
-        outcome
+        Ok(outcome)
+    }
+
+    fn set_alarm(&mut self, member: u64, raise: bool) -> Applied {
+        if raise && self.tables.alarms().len() >= MAX_ALARMS {
+            return Applied::Rejected(Rejection::TooManyAlarms);
+        }
+        if !self.tables.set_alarm(member, raise) && !raise {
+            return Applied::Rejected(Rejection::NoSuchAlarm);
+        }
+        Applied::Nothing
     }
 
     fn holds(&self, Guard { key, expected }: &Guard) -> bool {

@@ -12,7 +12,7 @@ impl Tables {
         let Self { keys, auth, .. } = self;
         match command {
             Command::Mvcc { txn, .. } => auth.check_txn(keys, who, txn),
-            Command::Compact { .. } | Command::Auth(_) => auth.check_root(who),
+            Command::Compact { .. } | Command::Auth(_) | Command::Alarm { .. } => auth.check_root(who),
             Command::LeaseGrant { .. } => auth.check_somebody(who),
             Command::LeaseRevoke { id } => auth.check_lease_write(keys, who, *id),
             _ => unreachable!("a command that no client can ask for is not decoded"),

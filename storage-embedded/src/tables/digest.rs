@@ -12,6 +12,10 @@ pub(super) fn row(name: &[u8], value: &[u8]) -> u64 {
     hash_bytes(hash_bytes(begin(Table::Row), name), value)
 }
 
+pub(super) fn alarm(member: u64) -> u64 {
+    hash_numbers(begin(Table::Alarm), [member])
+}
+
 pub(super) fn operation(id: OperationId, outcome: &Outcome) -> u64 {
     let hash = hash_bytes(begin(Table::Operation), &id.0.to_le_bytes());
     match outcome {

@@ -15,7 +15,7 @@ mod sessions;
 mod tests;
 
 use bytes::Bytes;
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use storage_core::{OperationId, Outcome};
 
 use operations::Operations;
@@ -31,6 +31,9 @@ use crate::{
 /// How many operations are remembered by their ids, behind the newest: minutes of retries of a busy service, in some 10 MiB.
 pub(crate) const MAX_OPERATIONS: usize = 65_536;
 
+/// How many alarms there may be: more than a cluster has members.
+pub(crate) const MAX_ALARMS: usize = 256;
+
 /// The replicated tables. A clone costs next to nothing and shares what neither side changes afterwards,
 /// so a snapshot is written from a clone while the original goes on.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +45,8 @@ pub(crate) struct Tables {
     /// The hash of the other tables.
     digest: Digest,
     rows: OrdMap<Bytes, Bytes>,
+    /// The members that have no space.
+    alarms: OrdSet<u64>,
     sessions: Sessions,
     operations: Operations,
 }
@@ -83,6 +88,16 @@ impl Tables {
         self.rows.iter()
     }
 
+    /// The members that have raised an alarm, in order: they have no space.
+    pub(crate) fn alarms(&self) -> impl ExactSizeIterator<Item = u64> {
+        self.alarms.iter().copied()
+    }
+
+    /// Whether what grows is refused.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.alarms.is_empty()
+    }
+
     pub(crate) fn sessions(&self) -> impl Iterator<Item = (u64, &Session)> {
         self.sessions.0.iter().map(|(id, session)| (*id, session))
     }
@@ -111,6 +126,23 @@ impl Tables {
         if let Some(value) = self.rows.remove(name) {
             self.digest.remove(digest::row(name, &value));
         }
+    }
+
+    /// Raises the alarm of a member, or takes it back. Whether that changed something.
+    pub(crate) fn set_alarm(&mut self, member: u64, raise: bool) -> bool {
+        let before = if raise { self.alarms.insert(member) } else { self.alarms.remove(&member) };
+        let changed = before.is_some() != raise;
+        match (changed, raise) {
+            (false, _) => {}
+            (true, true) => self.digest.add(digest::alarm(member)),
+            (true, false) => self.digest.remove(digest::alarm(member)),
+        }
+        changed
+    }
+
+    /// Puts in the alarm of a member.
+    pub(crate) fn restore_alarm(&mut self, member: u64) -> Decoded<()> {
+        if self.set_alarm(member, true) { Ok(()) } else { Err(DecodeError("an alarm that stands there twice")) }
     }
 
     /// Changes what no command has changed, as damage and a state machine with a defect do: for tests.

@@ -35,6 +35,16 @@ impl ApiCluster {
         Self::start_as(dir, size, None, calm).await
     }
 
+    /// As [`ApiCluster::start_calm`], with a quota of so many bytes.
+    pub(crate) async fn start_small(dir: &Path, size: u64, quota: u64) -> Self {
+        let small = |mut config: NodeConfig| {
+            config.election = Duration::from_secs(5)..Duration::from_secs(8);
+            config.bounds.quota_backend_bytes = quota;
+            config
+        };
+        Self::start_as(dir, size, None, small).await
+    }
+
     /// With TLS everywhere, if there are certificates for it.
     pub(crate) async fn start_with(dir: &Path, size: u64, tls: Option<TlsFiles>) -> Self {
         Self::start_as(dir, size, tls, NodeConfig::fast).await

@@ -1,9 +1,11 @@
 //! What operators ask of the nodes of a cluster, embedded ones or etcds: over etcd's API, on their client URLs.
 
+mod alarms;
 pub(crate) mod tls;
 mod token;
 mod users;
 
+pub use alarms::Alarm;
 pub use users::{Access, KeyPermission, PermittedKeys, UsersStatus};
 
 use std::{io, time::Duration};
@@ -72,7 +74,7 @@ pub struct NodeInfo {
     pub applied_index: u64,
     /// The store's revision there.
     pub revision: u64,
-    /// The size of its data, in bytes; for an embedded node that of the newest snapshot.
+    /// The size of its data, in bytes: what its quota is about.
     pub bytes: u64,
     /// What is wrong with it.
     pub errors: Vec<String>,

@@ -7,12 +7,13 @@ use super::{
 
 /// The environment variables that stand over a file's keys, and those keys. Several outputs have commas between them. Certificates are
 /// in the table `tls`; what a replica's row has for itself counts before.
-pub const VARIABLES: [(&str, &str); 22] = [
+pub const VARIABLES: [(&str, &str); 23] = [
     ("SNET_STORAGE_TOKEN", "token"),
     ("SNET_STORAGE_TOKEN_FILE", "token_file"),
     ("SNET_STORAGE_DATA_DIR", "data_dir"),
     ("SNET_STORAGE_SNAPSHOT_BYTES", "snapshot_bytes"),
     ("SNET_STORAGE_LOG_KEPT_BYTES", "log_kept_bytes"),
+    ("SNET_STORAGE_QUOTA_BACKEND_BYTES", "quota_backend_bytes"),
     ("SNET_STORAGE_MAX_CONNECTIONS", "max_connections"),
     ("SNET_STORAGE_ENGINE", "engine"),
     ("SNET_STORAGE_ETCD_PROGRAM", "etcd_program"),

@@ -58,13 +58,14 @@ pub struct NodeRow {
     pub tls: Tls,
 }
 
-pub(super) const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 16] = [
     "token",
     "token_file",
     "engine",
     "data_dir",
     "snapshot_bytes",
     "log_kept_bytes",
+    "quota_backend_bytes",
     "max_connections",
     "etcd_program",
     "startup_timeout",
@@ -115,9 +116,11 @@ pub(super) fn read(table: &Table, exposed: Option<&str>, report: &Reporter) -> O
     let engine = fields.parsed("engine", str::parse).map(|at| at.value).unwrap_or_default();
     let data_dir = fields.parsed("data_dir", path).map_or_else(|| DEFAULT_DATA_DIR.into(), |at| at.value);
     let mut bounds = Bounds::default();
-    for (name, bound) in
-        [("snapshot_bytes", &mut bounds.snapshot_bytes), ("log_kept_bytes", &mut bounds.log_kept_bytes)]
-    {
+    for (name, bound) in [
+        ("snapshot_bytes", &mut bounds.snapshot_bytes),
+        ("log_kept_bytes", &mut bounds.log_kept_bytes),
+        ("quota_backend_bytes", &mut bounds.quota_backend_bytes),
+    ] {
         *bound = fields.parsed(name, parse_bytes).map_or(*bound, |at| at.value);
     }
     let max_connections = fields.count("max_connections", parse_connections);

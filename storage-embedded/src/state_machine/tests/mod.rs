@@ -8,6 +8,7 @@ mod leases;
 mod limits;
 mod log_and_snapshots;
 mod model;
+mod quota;
 mod ranges;
 mod scale;
 mod sessions;

@@ -79,6 +79,11 @@ fn load(bytes: &[u8]) -> std::io::Result<(SnapshotMeta, Tables)> {
     store(&SimDisk::new(2)).load(&incoming.finish()?)
 }
 
+/// What a replica has that was sent a snapshot of these tables.
+pub(super) fn reloaded(tables: &Tables) -> Tables {
+    load(&bytes_of(tables)).unwrap().1
+}
+
 fn damage(error: &std::io::Error) -> &Damaged {
     error.get_ref().unwrap().downcast_ref::<Damaged>().unwrap()
 }
@@ -299,6 +304,23 @@ fn users_and_roles_are_written_and_read_as_ever() {
     for command in auth::requests() {
         assert_eq!(after.apply(50, command.clone()), state.apply(50, command));
     }
+}
+
+/// With alarms, which a snapshot has only while some stand.
+#[test]
+fn alarms_are_written_and_read_as_ever() {
+    let mut state = state();
+    for member in [9, 4] {
+        state.apply(20 + member, Command::Alarm { member, raise: true });
+    }
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/snapshot-v2-alarms.snapshot");
+    if std::env::var_os("WRITE_GOLDEN").is_some() {
+        std::fs::write(&file, bytes_of(state.tables())).unwrap();
+    }
+    let golden = std::fs::read(&file).unwrap();
+    let (_, tables) = load(&golden).unwrap();
+    assert_eq!((tables.digest(), tables.alarms().collect::<Vec<_>>()), (state.tables().digest(), vec![4, 9]));
+    assert!(bytes_of(&tables) == golden, "what was read is written back byte for byte");
 }
 
 #[test]

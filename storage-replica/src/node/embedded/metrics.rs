@@ -87,6 +87,18 @@ fn raft(status: &NodeStatus, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result
     labelled(encoder, "storage_raft_matched_index", help, matched)?;
     let queued = [count("write", status.queued_writes), count("read", status.queued_reads)];
     labelled(encoder, "storage_raft_queued_calls", "Calls that wait for this node as the leader.", queued)?;
+    let help = "How large the state is, and at which size this node, when it leads, raises an alarm.";
+    let sizes = [("used", status.state_bytes), ("quota", status.quota_bytes)];
+    let sizes = sizes.map(|(kind, bytes)| ([("kind", kind)], ConstGauge::new(bytes)));
+    labelled(encoder, "storage_state_bytes", help, sizes)?;
+    let help = "Members that have raised the alarm that there is no space. While there are any, what grows is refused.";
+    single(encoder, "storage_alarms", help, ConstGauge::new(status.alarms.len() as u64))?;
+    let help = "Space on the disk of this node: what is free, what it holds in reserve, and what it wants to hold.";
+    let disk = status.disk;
+    let space = [("free", disk.free), ("reserve", disk.reserve), ("wanted", disk.wanted)];
+    let space = space.map(|(kind, bytes)| ([("kind", kind)], ConstGauge::new(bytes)));
+    labelled(encoder, "storage_disk_bytes", help, space)?;
+    single(encoder, "storage_leases", "Leases.", ConstGauge::new(status.leases))?;
     let help = "The revision of the last write, as the etcd API shows it.";
     single(encoder, "storage_revision", help, ConstGauge::new(status.revision + 1))
 }

@@ -267,7 +267,7 @@ const REVISIONS_KEPT: u64 = 500_000;
 
 /// The flags of etcd.
 async fn arguments(settings: &NodeSettings) -> Result<Vec<String>> {
-    let NodeSettings { name, token, client_url, peer_url, cluster, state, data_dir, log, tls, .. } = settings;
+    let NodeSettings { name, token, client_url, peer_url, cluster, state, data_dir, log, tls, bounds, .. } = settings;
     let founds = matches!(state, ClusterState::New | ClusterState::Given { founds: true, .. });
     // etcd makes the id of its cluster of the token: one that is minted makes one that never was.
     let (token, grows) = match state {
@@ -285,6 +285,7 @@ async fn arguments(settings: &NodeSettings) -> Result<Vec<String>> {
         ("--initial-cluster-state", if founds { "new" } else { "existing" }.to_owned()),
         ("--initial-cluster-token", token),
         ("--log-level", log.level.name().to_owned()),
+        ("--quota-backend-bytes", bounds.quota_backend_bytes.to_string()),
     ];
     if grows {
         // Heartbeats are writes: without an end to the history they would fill the disk.
