@@ -338,6 +338,21 @@ fn fuzz_snapshots() {
     });
 }
 
+/// Found by the test above: the next write did not follow, and ended the node.
+#[test]
+fn a_snapshot_whose_revision_is_not_that_of_its_history_is_refused() {
+    let mut state = State::default();
+    let put = Command::encode_txn(&storage_core::Txn::new().put(Key::new("a").unwrap(), "1"), None, None);
+    (1..4).for_each(|index| drop(state.apply_decoded(index, Command::decode(put.clone()))));
+    let mut tables = state.tables().clone();
+    assert!(loaded(&saved(SnapshotMeta::default(), &tables)).is_ok());
+    for revision in [0, tables.keys.revision - 1, tables.keys.revision + 1, u64::MAX] {
+        tables.keys.revision = revision;
+        let error = loaded(&saved(SnapshotMeta::default(), &tables)).unwrap_err().to_string();
+        assert!(error.contains("does not end at the revision"), "{error}");
+    }
+}
+
 /// The lengths of the chunks are believed, and their checksums made right.
 fn mend_snapshot(bytes: &mut [u8]) {
     let Some((preamble, mut rest)) = bytes.split_at_mut_checked(12) else { return };

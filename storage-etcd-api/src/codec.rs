@@ -1,16 +1,16 @@
-//! Messages as they come: one with very many fields is refused before it is taken apart.
+//! Messages as they come and go. One with very many fields is refused before it is taken apart; an answer takes as much memory as it is long.
 
 use bytes::Buf;
 use prost::Message;
 use tonic::{
     Status,
-    codec::{BufferSettings, Codec, DecodeBuf, Decoder},
+    codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
-use tonic_prost::{ProstCodec, ProstDecoder};
+use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 use crate::{check, fields::fields};
 
-/// That of prost, which takes apart no message that has too many fields. The services are generated with it.
+/// That of prost, within bounds. The services are generated with it.
 #[derive(Debug)]
 pub(crate) struct BoundedCodec<T, U>(ProstCodec<T, U>);
 
@@ -23,15 +23,34 @@ impl<T, U> Default for BoundedCodec<T, U> {
 impl<T: Message + 'static, U: Message + Default + 'static> Codec for BoundedCodec<T, U> {
     type Encode = T;
     type Decode = U;
-    type Encoder = <ProstCodec<T, U> as Codec>::Encoder;
+    type Encoder = BoundedEncoder<T>;
     type Decoder = BoundedDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        self.0.encoder()
+        BoundedEncoder(self.0.encoder())
     }
 
     fn decoder(&mut self) -> Self::Decoder {
         BoundedDecoder(self.0.decoder())
+    }
+}
+
+/// The writing half of [`BoundedCodec`].
+#[derive(Debug)]
+pub(crate) struct BoundedEncoder<T>(ProstEncoder<T>);
+
+impl<T: Message> Encoder for BoundedEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        // Grown step by step, the buffer has up to twice the length: of what waits for clients that do not read, that much more than is counted.
+        out.reserve(message.encoded_len());
+        self.0.encode(message, out)
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        self.0.buffer_settings()
     }
 }
 

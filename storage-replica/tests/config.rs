@@ -480,7 +480,7 @@ fn fuzz_configurations() {
     let example = std::fs::read_to_string(example).unwrap();
     let json = r#"{"token": "t", "startup_timeout": "1m30s", "replicas": [{"id": 1, "start_node": true, "node_name": "n1",
         "client_url": "http://a:1", "peer_url": "http://a:2"}]}"#;
-    for (name, sample) in [("toml", &example[..]), ("a line", &with("")), ("json", json), ("daemon", DAEMON)] {
+    for (name, sample) in [("toml", &example[..]), ("a line", &with("")[..]), ("json", json), ("daemon", DAEMON)] {
         fuzz(&format!("configuration: {name}"), [sample.as_bytes().to_vec()], |input| {
             let (config, _) = parse(&String::from_utf8_lossy(input)).map_err(|mistakes| {
                 assert!(!mistakes.to_string().trim().is_empty(), "it is refused without a word");

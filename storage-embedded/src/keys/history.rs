@@ -109,6 +109,11 @@ impl History {
         self.changes.len()
     }
 
+    /// The revision of the last change that is kept.
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.changes.back().map(|change| change.revision)
+    }
+
     pub(crate) fn oldest(&self) -> u64 {
         self.oldest
     }
