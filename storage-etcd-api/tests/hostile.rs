@@ -73,6 +73,7 @@ fn call(stream: u32, path: &str, message: &[u8]) -> Vec<u8> {
 }
 
 /// Makes lengths right: of a frame that claims more than there is, and of the message in one with data.
+#[allow(clippy::ptr_arg, reason = "that of a strike, which may change the length")]
 fn mend(frames: &mut Vec<u8>) {
     let mut rest = &mut frames[..];
     while let Some((header, behind)) = rest.split_first_chunk_mut::<9>() {

@@ -192,8 +192,21 @@ fn change(input: &mut Vec<u8>, other: &[u8], random: &mut Rng) {
 /// Numbers at which something ends.
 fn interesting(length: usize, random: &mut Rng) -> u64 {
     let length = length as u64;
-    let numbers =
-        [0, 1, 2, 127, 128, 255, 256, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, u64::MAX, i64::MAX as u64, length];
+    let numbers = [
+        0,
+        1,
+        2,
+        127,
+        128,
+        255,
+        256,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xffff_ffff,
+        u64::MAX,
+        i64::MAX.cast_unsigned(),
+        length,
+    ];
     let number = numbers[random.usize(..numbers.len())];
     number.wrapping_add(random.u64(..3)).wrapping_sub(1)
 }
