@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = protox::compile(FILES, ["proto"])?;
     // As `Bytes`, keys and values are taken out of a request, and put into an answer, without a copy of each.
-    tonic_prost_build::configure().build_client(true).bytes(".").skip_debug(WITH_SECRETS).compile_fds(files)?;
+    let build = tonic_prost_build::configure().build_client(true).bytes(".").skip_debug(WITH_SECRETS);
+    build.codec_path("crate::codec::BoundedCodec").compile_fds(files)?;
     Ok(())
 }

@@ -15,6 +15,8 @@ pub mod connections;
 #[doc(hidden)]
 pub mod disk;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod host;
 mod keys;
 mod local;

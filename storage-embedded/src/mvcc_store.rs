@@ -65,7 +65,7 @@ impl Mvcc {
             return Ok(ranged?);
         }
         let range = range.clone();
-        let ranged = self.node.state().look_long(move |keys| mvcc::range(keys, &range)).await??;
+        let ranged = self.node.state().look_long(move |tables| mvcc::range(&tables.keys, &range)).await??;
         self.is_of_now()?;
         Ok(ranged)
     }
@@ -88,7 +88,7 @@ impl Mvcc {
             return Ok(read?);
         }
         let txn = txn.clone();
-        let read = self.node.state().look_long(move |keys| mvcc::read(keys, &txn)).await??;
+        let read = self.node.state().look_long(move |tables| mvcc::read(&tables.keys, &txn)).await??;
         self.is_of_now()?;
         Ok(read)
     }
@@ -106,6 +106,9 @@ impl Mvcc {
     pub async fn txn(&self, txn: Txn, timeout: Duration) -> Result<TxnAnswer> {
         // Here already: refused behind the log, it would have cost every node an entry.
         Limits::CURRENT.check(&txn)?;
+        if self.look(|keys| mvcc::short_work(keys, &txn).is_none()) {
+            self.try_out(&txn, timeout).await?;
+        }
         match self.apply_once(Command::mvcc(txn), timeout).await? {
             Applied::Mvcc(answer) => Ok(std::sync::Arc::unwrap_or_clone(answer)),
             applied => Err(unexpected(&applied)),
@@ -276,7 +279,7 @@ impl Mvcc {
     /// As [`Mvcc::range`].
     pub async fn hash(&self, revision: u64) -> Result<(u32, u64)> {
         self.node.is_compared()?;
-        let hashed = self.node.state().look_long(move |keys| {
+        let hashed = self.node.state().look_long(move |Tables { keys, .. }| {
             let (mut hash, mut bytes) = (0, Vec::new());
             mvcc::each(keys, revision, |entry| {
                 bytes.clear();
@@ -286,6 +289,22 @@ impl Mvcc {
             Ok::<_, Refused>((hash, if revision == 0 { etcd_revision(keys.revision) } else { revision }))
         });
         Ok(hashed.await??)
+    }
+
+    /// Finds out whether a long transaction costs too much, among the long reads of this node and before it is proposed: in the log it would hold up
+    /// everybody on every replica, only to be refused. What is found holds for no other moment: the replicas judge all the same.
+    async fn try_out(&self, txn: &Txn, timeout: Duration) -> Result<()> {
+        self.node.patient_barrier(timeout).await?;
+        let (who, txn) = (self.who.clone(), txn.clone());
+        let tried = self.node.state().look_long(move |Tables { keys, auth, .. }| {
+            who.as_ref().map_or(Ok(()), |who| auth.check_txn(keys, who, &txn))?;
+            Ok::<_, Denied>(mvcc::execute(&mut keys.clone(), &txn, Limits::CURRENT))
+        });
+        match tried.await?? {
+            Err(refused @ (Refused::TooCostly | Refused::AnswerTooLarge)) => Err(refused.into()),
+            // Refused for another reason, it may be carried out behind what is in the log before it.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     async fn fresh(&self, options: ReadOptions) -> Result<()> {

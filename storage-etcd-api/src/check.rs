@@ -9,6 +9,7 @@ use tonic::Status;
 
 use crate::{
     error::{self, Refusal},
+    fields::fields,
     limits::{MAX_REQUEST_BYTES, MAX_TXN_OPS},
     proto::etcdserverpb::{
         DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, range_request::SortOrder,
@@ -24,7 +25,12 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 8 << 20;
 
 /// A message that gRPC would not have let through in etcd.
 pub(crate) fn message_size(message: &impl Message) -> Result<(), Status> {
-    let (size, limit) = (message.encoded_len(), MAX_REQUEST_BYTES + GRPC_OVERHEAD_BYTES);
+    message_bytes(message.encoded_len())
+}
+
+/// As [`message_size`], of one that was not taken apart.
+pub(crate) fn message_bytes(size: usize) -> Result<(), Status> {
+    let limit = MAX_REQUEST_BYTES + GRPC_OVERHEAD_BYTES;
     if size <= limit {
         return Ok(());
     }
@@ -87,6 +93,7 @@ fn sizes(request: &TxnRequest, limit: usize, all: &mut usize) -> Result<(), Refu
 
 /// A transaction that stands within another.
 pub(crate) fn within(request: &Bytes) -> Result<TxnRequest, Refusal> {
+    fields(request)?;
     TxnRequest::decode(request.clone()).map_err(|_| error::UNREADABLE)
 }
 

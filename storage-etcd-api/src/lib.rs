@@ -20,10 +20,12 @@
 mod auth;
 mod check;
 mod cluster;
+mod codec;
 mod common_name;
 mod connection;
 mod context;
 mod error;
+mod fields;
 mod health;
 mod http;
 mod incoming;

@@ -4,6 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use storage_replica::config::{ClientTls, Config, Engine, Format, LogLevel, LogOutput, Mistake, Mistakes, Settings};
+use storage_testkit::fuzz::fuzz;
 
 fn parse(text: &str) -> Result<(Config, Vec<Mistake>), Mistakes> {
     Config::parse(text, Format::of(Path::new("file"), text), |_| None)
@@ -470,4 +471,23 @@ fn a_token_that_others_can_read_is_warned_of() {
     assert_eq!(warnings(), "", "there is no secret in it");
     write(&token, "0123456789abcdef", 0o604);
     assert!(warnings().contains(&format!("chmod 600 {}", token.display())), "{}", warnings());
+}
+
+/// A text is read, or what is wrong with it is said. What is read of it says of each replica what it is, or why not.
+#[test]
+fn fuzz_configurations() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cluster.example.toml");
+    let example = std::fs::read_to_string(example).unwrap();
+    let json = r#"{"token": "t", "startup_timeout": "1m30s", "replicas": [{"id": 1, "start_node": true, "node_name": "n1",
+        "client_url": "http://a:1", "peer_url": "http://a:2"}]}"#;
+    for (name, sample) in [("toml", &example[..]), ("a line", &with("")[..]), ("json", json), ("daemon", DAEMON)] {
+        fuzz(&format!("configuration: {name}"), [sample.as_bytes().to_vec()], |input| {
+            let (config, _) = parse(&String::from_utf8_lossy(input)).map_err(|mistakes| {
+                assert!(!mistakes.to_string().trim().is_empty(), "it is refused without a word");
+                mistakes.to_string()
+            })?;
+            let mut settings = config.replicas().iter().map(|row| config.settings(Some(row.id)));
+            settings.find_map(Result::err).map_or(Ok(String::new()), Err)
+        });
+    }
 }

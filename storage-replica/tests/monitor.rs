@@ -12,7 +12,10 @@ use storage_replica::{
     Replica,
     config::{Config, Format},
 };
-use storage_testkit::server::Reservation;
+use storage_testkit::{
+    hostile::{GROWTH_BYTES, Strike, resident_bytes},
+    server::Reservation,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -259,4 +262,38 @@ async fn three_nodes_show_their_state_and_what_they_have_done() {
     let port = replicas[0].monitor().unwrap().address();
     replicas[0].stop().await;
     assert!(std::net::TcpListener::bind(port).is_ok(), "its port is free");
+}
+
+/// Frames of HTTP/2 and requests of HTTP/1.1 that nobody should send. `FRAMES=1000000` in the environment sends so many of each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_frames_of_operators_do_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ports = Reservation::default();
+    let config = three(dir.path(), &mut ports);
+    let starts = config.replicas().iter().map(|row| Replica::start(&config, row.id));
+    let replicas: Vec<_> = futures::future::join_all(starts).await.into_iter().map(Result::unwrap).collect();
+    let key = Key::new("a").unwrap();
+    replicas[0].store().put(&key, "1").await.unwrap();
+    assert_eq!(get(&replicas[0], "/metrics").await.0, 200);
+    let before = resident_bytes();
+    let address = replicas[0].monitor().unwrap().address();
+    // The preface of HTTP/2, then settings, the headers of a GET, a ping and a window.
+    let opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let frames = [
+        &b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\xff\xff"[..],
+        b"\0\0\x0c\x01\x05\0\0\0\x01\x82\x86\x04\x07/health\x41",
+        b"\0\0\x08\x06\0\0\0\0\0\x07\x07\x07\x07\x07\x07\x07\x07",
+        b"\0\0\x04\x08\0\0\0\0\0\0\0\xff\xff",
+    ]
+    .map(<[u8]>::to_vec);
+    let mut sent = Strike { address, opening, frames_of_one: 16, frames: &frames, mend: |_| {} }.run(2500).await;
+    let plain = ["GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n", "GET /health HTTP/1.0\r\n\r\n"];
+    let plain = plain.map(|request| request.as_bytes().to_vec());
+    sent += Strike { address, opening: b"", frames_of_one: 2, frames: &plain, mend: |_| {} }.run(2500).await;
+    assert_eq!(get(&replicas[0], "/metrics").await.0, 200);
+    replicas[0].store().put(&key, "2").await.unwrap();
+    let grown = resident_bytes().saturating_sub(before);
+    println!("{sent} frames, {} KiB more memory", grown >> 10);
+    assert!(grown < GROWTH_BYTES, "{grown} bytes more than before {sent} frames");
+    futures::future::join_all(replicas.iter().map(Replica::stop)).await;
 }

@@ -4,7 +4,9 @@
 #[cfg(feature = "certificates")]
 pub mod certificates;
 pub mod checker;
+pub mod fuzz;
 pub mod history;
+pub mod hostile;
 pub mod nemesis;
 #[cfg(feature = "conformance")]
 pub mod outages;

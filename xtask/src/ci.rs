@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::setup::{self, Target};
 use crate::steps::Steps;
-use crate::{features, run, simulate, test, tidy};
+use crate::{advisories, features, run, simulate, test, tidy};
 
 /// Runs every step, and fails when one did.
 pub(crate) fn ci() -> Result<()> {
@@ -33,9 +33,12 @@ pub(crate) fn ci() -> Result<()> {
     });
     match setup::cargo_deny() {
         Ok(program) => steps.run("deny", || {
+            let databases = advisories::databases()?;
+            // Then nothing else is fetched: neither an index nor a newer database.
+            cargo(&["fetch", "--locked"])?;
             let mut deny = run::with_known(Command::new(program));
-            deny.args(["check", "--hide-inclusion-graph", "licenses", "bans", "sources"]);
-            run::loudly(deny.current_dir(run::root()))
+            deny.args(["--offline", "check", "--hide-inclusion-graph", "advisories", "licenses", "bans", "sources"]);
+            run::loudly(deny.env("ADVISORY_DBS", databases).current_dir(run::root()))
         }),
         Err(error) => steps.skip("deny", &error),
     }

@@ -1,5 +1,6 @@
-//! `cargo xtask setup | test | ci | tidy | bench | soak | simulate | paid-service`: everything that a newcomer or CI runs
+//! `cargo xtask setup | test | ci | tidy | advisories | bench | soak | simulate | paid-service`: everything that a newcomer or CI runs
 
+mod advisories;
 mod bench;
 mod ci;
 mod features;
@@ -14,6 +15,7 @@ mod steps;
 mod test;
 mod tidy;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -45,6 +47,11 @@ enum Command {
     Ci,
     /// Check the arrows between the crates and between the modules of each, and the rules of the house that no other tool knows
     Tidy,
+    /// Take a new snapshot of the known holes in packages, which CI looks at, from a clone of RustSec's database
+    Advisories {
+        /// The clone
+        clone: PathBuf,
+    },
     /// Measure the backends: `snet bench`, built for release, with all arguments passed on
     Bench {
         /// Arguments of `snet bench`; `cargo xtask bench -- --help` lists them
@@ -81,6 +88,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::test(&options),
         Command::Ci => ci::ci(),
         Command::Tidy => tidy::tidy(),
+        Command::Advisories { clone } => advisories::take(&clone),
         Command::Bench { args } => bench::bench(&args),
         Command::Soak { args } => soak::soak(&args),
         Command::Simulate { check: true, .. } => simulate::check(),

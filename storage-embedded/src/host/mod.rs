@@ -11,12 +11,12 @@ mod real;
 #[cfg(simulated)]
 pub(crate) use crate::simulated::{
     OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream, blocking, breathe, descriptors, fill_random, listener,
-    random_u64, rest, watch_for_silence,
+    processors, random_u64, rest, watch_for_silence,
 };
 #[cfg(not(simulated))]
 pub(crate) use real::{
     OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream, blocking, breathe, descriptors, fill_random, listener,
-    random_u64, rest, watch_for_silence,
+    processors, random_u64, rest, watch_for_silence,
 };
 
 /// A number that a cluster is told apart by; never 0, which is that of a cluster that began with nothing.

@@ -93,6 +93,15 @@ impl KeySpace {
         self.records.range((from, Bound::Unbounded)).take_while(move |(key, _)| possible && key.starts_with(prefix))
     }
 
+    /// Whether the next transaction can follow: what changed last is of this revision, and clients can be told the next.
+    pub(crate) fn history_ends_now(&self) -> bool {
+        let follows = match self.history.newest() {
+            Some(newest) => newest == self.revision,
+            None => self.history.oldest() <= self.revision,
+        };
+        follows && self.revision < i64::MAX.cast_unsigned() - 1
+    }
+
     pub(crate) fn lease(&self, id: u64) -> Option<&Lease> {
         self.leases.0.get(&id)
     }

@@ -113,12 +113,12 @@ impl Seed {
         Self(crc32c_append(crc32c(&sequence.to_le_bytes()), &nonce.to_le_bytes()))
     }
 
-    fn record(self, offset: usize, length: &[u8], content: &[u8]) -> u32 {
+    pub(super) fn record(self, offset: usize, length: &[u8], content: &[u8]) -> u32 {
         crc32c_append(crc32c_append(self.at(offset), length), content)
     }
 
     /// `fields` are the length and the number.
-    fn batch(self, offset: usize, fields: &[u8]) -> u32 {
+    pub(super) fn batch(self, offset: usize, fields: &[u8]) -> u32 {
         // Inverted: the header of a batch never passes for a record at the same offset, whatever a client has put
         // there.
         !crc32c_append(self.at(offset), fields)

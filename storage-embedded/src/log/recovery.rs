@@ -126,6 +126,10 @@ fn chain(
     while let Some(name) = next {
         let path = name.path(dir);
         next = if let Some(header) = segment::header(&read_header(disk, &path)?, *name, &path)? {
+            // Headers that name each other would be followed for ever.
+            if header.previous.is_some_and(|previous| previous.sequence >= name.sequence) {
+                return Err(corrupt(&path, 0, "a segment that follows itself or a later one"));
+            }
             chain.push(Link { name: *name, header, path });
             header.previous.and_then(|previous| files.get(&previous.sequence))
         } else if !chain.is_empty() {

@@ -448,7 +448,10 @@ pub(super) fn current<'a>(
         KeyRange::One(key) => (keys.key_and_record(key), None),
         many => (None, many.bounds()),
     };
-    one.into_iter().chain(many.into_iter().flat_map(|bounds| keys.range(bounds)))
+    let found = one.into_iter().chain(many.into_iter().flat_map(|bounds| keys.range(bounds)));
+    #[cfg(test)]
+    let found = found.inspect(|_| super::limits::counted::step());
+    found
 }
 
 /// Reads a range whose revision was checked. `now` is the store's revision, which a transaction may just be making. Without a meter it is of

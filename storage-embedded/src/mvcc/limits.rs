@@ -147,6 +147,8 @@ impl Meter {
     /// # Errors
     /// [`Refused::TooCostly`].
     pub(super) fn work(&mut self, units: u64) -> Result<(), Refused> {
+        #[cfg(test)]
+        counted::charge(units);
         if let Some(left) = &mut self.left {
             *left = left.checked_sub(units).ok_or(Refused::TooCostly)?;
         }
@@ -171,6 +173,31 @@ impl Meter {
         self.work(weight::ANSWERED)?;
         self.bytes += entry.bytes();
         if self.bytes > self.most_bytes { Err(Refused::AnswerTooLarge) } else { Ok(()) }
+    }
+}
+
+/// What was charged and what was done on this thread: tests compare the two.
+#[cfg(test)]
+pub(crate) mod counted {
+    use std::cell::Cell;
+
+    thread_local! {
+        static UNITS: Cell<u64> = const { Cell::new(0) };
+        static STEPS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    pub(in crate::mvcc) fn charge(units: u64) {
+        UNITS.set(UNITS.get().saturating_add(units));
+    }
+
+    /// A key that was looked at or changed.
+    pub(in crate::mvcc) fn step() {
+        STEPS.set(STEPS.get() + 1);
+    }
+
+    /// The units and the steps since this was asked last.
+    pub(crate) fn take() -> (u64, u64) {
+        (UNITS.replace(0), STEPS.replace(0))
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) use estimate::{is_short, short_work, short_writes};
 pub(crate) use execute::{compact, each, event, execute, expire_lease, grant_lease, range, read, revoke_lease};
 pub use intervals::Intervals;
 pub(crate) use lease_clock::{Leading, LeaseClock};
+#[cfg(test)]
+pub(crate) use limits::counted;
 pub(crate) use limits::{Limits, SHORT_WORK};
 pub use limits::{MAX_ANSWER_BYTES, MAX_LEASE_KEYS, MAX_OPS, MAX_READ_BYTES, MAX_WORK};
 pub use request::{

@@ -80,7 +80,7 @@ pub(crate) struct Hello {
 }
 
 impl Hello {
-    pub(super) fn encode(&self, challenge: &Challenge, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, challenge: &Challenge, out: &mut Vec<u8>) {
         out.put_u64_le(MAGIC);
         out.put_u32_le(PROTOCOL);
         out.put_u128_le(self.cluster);
@@ -93,7 +93,7 @@ impl Hello {
         out.put_slice(challenge);
     }
 
-    pub(super) fn decode(bytes: Bytes) -> Decoded<(Self, Challenge)> {
+    pub(crate) fn decode(bytes: Bytes) -> Decoded<(Self, Challenge)> {
         let mut reader = Reader::new(bytes);
         if reader.u64()? != MAGIC {
             return Err(DecodeError("no node of this project speaks here"));

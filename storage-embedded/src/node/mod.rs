@@ -25,6 +25,9 @@ mod calls;
 mod comparison;
 mod config;
 mod founding;
+#[cfg(not(simulated))]
+#[cfg(test)]
+mod hostile_tests;
 mod leader;
 mod members;
 mod observed;

@@ -99,15 +99,24 @@ pub(crate) fn put_membership(out: &mut Vec<u8>, membership: &Membership) {
 pub(crate) fn membership(reader: &mut Reader) -> Decoded<Membership> {
     let mut configs = Vec::new();
     for _ in 0..reader.length()? {
-        let count = reader.length()?;
-        configs.push((0..count).map(|_| reader.u64()).collect::<Decoded<BTreeSet<u64>>>()?);
+        let mut ids = BTreeSet::new();
+        for _ in 0..reader.length()? {
+            ids.insert(id_after(ids.last(), reader)?);
+        }
+        configs.push(ids);
     }
     let mut nodes = BTreeMap::new();
     for _ in 0..reader.length()? {
-        let id = reader.u64()?;
+        let id = id_after(nodes.last_key_value().map(|(last, _)| last), reader)?;
         nodes.insert(id, member(reader)?);
     }
     Membership::new(configs, nodes).map_err(|_| DecodeError("a membership that contradicts itself"))
+}
+
+/// The id of a node. They stand in their order, each once: one set of members has one encoding.
+fn id_after(last: Option<&u64>, reader: &mut Reader) -> Decoded<u64> {
+    let id = reader.u64()?;
+    if last.is_some_and(|last| *last >= id) { Err(DecodeError("members out of their order")) } else { Ok(id) }
 }
 
 pub(crate) fn put_member(out: &mut Vec<u8>, member: &Member) {

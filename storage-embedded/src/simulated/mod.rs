@@ -24,7 +24,9 @@ pub use flaw::{Flaw, plant};
 #[cfg(simulated)]
 pub use host::blocking_takes;
 #[cfg(simulated)]
-pub(crate) use host::{blocking, breathe, descriptors, fill_random, listener, random_u64, rest, watch_for_silence};
+pub(crate) use host::{
+    blocking, breathe, descriptors, fill_random, listener, processors, random_u64, rest, watch_for_silence,
+};
 #[cfg(simulated)]
 pub use machine::Machine;
 #[cfg(simulated)]

@@ -307,6 +307,10 @@ fn check(mut trailer: Reader, tables: &Tables, counts: Counts) -> Decoded<()> {
     if tables.counts() != counts {
         return Err(DecodeError("the number of items is not the one in the header"));
     }
+    // The next write would not follow what is there, and end the node.
+    if !tables.keys.history_ends_now() {
+        return Err(DecodeError("a history that does not end at the revision of the state"));
+    }
     if tables.digest() != digest {
         return Err(DecodeError("the hash of the state is not the one in the trailer"));
     }

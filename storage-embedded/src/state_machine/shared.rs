@@ -11,13 +11,14 @@ use tokio::sync::{
 
 use super::{State, recent::RecentHashes};
 use crate::{
-    host::blocking,
+    host::{self, blocking},
     keys::{Changes, Compacted, History, KeySpace, Piece, hash_numbers},
     raft::{LogId, StoredMembership},
+    tables::Tables,
 };
 
-/// How many may look at the keys for long at a time.
-const LONG_LOOKS: usize = 2;
+/// How many may wait to look at the keys for long: about as many as one processor gets done within a request's time.
+const WAITING_LOOKS: usize = 128;
 
 /// How many bytes of keys and values, new and old, are taken from the history at once, and the rest of the last revision.
 const PIECE_BYTES: usize = 1 << 20;
@@ -31,7 +32,10 @@ pub(crate) struct SharedState {
     replica: Arc<RwLock<Replica>>,
     /// The index of the last entry that was applied (0 before the first). The state machine has the sender.
     applied: watch::Receiver<u64>,
+    /// How many may look at the keys for long at a time: half of the processors, so that the others are left to raft and to those who want little.
     long_looks: Arc<Semaphore>,
+    /// Who looks for long, and who waits to.
+    lookers: Arc<Semaphore>,
 }
 
 /// The state, and how far in the log it is.
@@ -47,8 +51,9 @@ impl SharedState {
     /// The state, and where to say how far it has come: see [`SharedState::write`].
     pub(super) fn new(replica: Replica) -> (Self, watch::Sender<u64>) {
         let (sender, applied) = watch::channel(replica.applied_index());
-        let long_looks = Arc::new(Semaphore::new(LONG_LOOKS));
-        (Self { replica: Arc::new(RwLock::new(replica)), applied, long_looks }, sender)
+        let at_once = (host::processors() / 2).max(1);
+        let [long_looks, lookers] = [at_once, at_once + WAITING_LOOKS].map(|places| Arc::new(Semaphore::new(places)));
+        (Self { replica: Arc::new(RwLock::new(replica)), applied, long_looks, lookers }, sender)
     }
 
     /// One key.
@@ -134,21 +139,24 @@ impl SharedState {
         self.read_keys(|keys| keys.history.clone())
     }
 
-    /// Looks at the keys on a copy and on another thread, where that may take long. Only so many look at a time, and others wait: what is
-    /// left of the machine is for raft and for those who want little.
+    /// Looks at the state on a copy and on another thread, where that may take long. Only so many look at a time, and some others wait.
     ///
     /// # Errors
-    /// [`Error::Closed`] when the runtime ends.
+    /// [`Error::Throttled`] if too many wait, [`Error::Closed`] when the runtime ends.
     pub(crate) async fn look_long<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&KeySpace) -> T + Send + 'static,
+        look: impl FnOnce(&Tables) -> T + Send + 'static,
     ) -> Result<T, Error> {
+        let Ok(_place) = self.lookers.try_acquire() else {
+            let source = "too many long reads wait already".into();
+            return Err(Error::Throttled { retry_after: None, source });
+        };
         let permit = Arc::clone(&self.long_looks).acquire_owned().await.map_err(|_| Error::Closed)?;
-        let keys = self.keys();
+        let tables = self.read(|replica| replica.state.tables().clone());
         let looked = blocking(move || {
             // Also when nobody waits for it any more.
             let _permit = permit;
-            Ok(look(&keys))
+            Ok(look(&tables))
         });
         looked.await.map_err(|_| Error::Closed)
     }

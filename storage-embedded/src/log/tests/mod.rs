@@ -5,6 +5,7 @@ mod bounds;
 mod broken;
 mod crash;
 mod damage;
+mod fuzz;
 mod golden;
 mod liar;
 mod lost;

@@ -1,5 +1,5 @@
-//! Looks for the requests that take a node longest among those that the limits allow. A measurement, run alone:
-//! `cargo test --release -p storage-embedded --lib worst_requests -- --ignored --nocapture`.
+//! Looks for requests that do more than they are charged, and for those that take a node longest among those that the limits allow. That is a
+//! measurement, run alone: `cargo test --release -p storage-embedded --lib worst_requests -- --ignored --nocapture`.
 
 use std::time::Duration;
 
@@ -155,8 +155,8 @@ impl Store {
         });
     }
 
-    /// How long a node works on a command, from its bytes to those of the answer; `None`: no client can send it, or it was refused.
-    fn took(&self, shape: Shape, even_refused: bool) -> Option<Duration> {
+    /// What a node does for a command, from its bytes to those of the answer; `None`: no client can send it, or it was refused.
+    fn cost(&self, shape: Shape, even_refused: bool) -> Option<Cost> {
         let txn = shape.txn(self);
         Limits::CURRENT.check(&txn).ok()?;
         let encoded = Command::mvcc(txn).encode();
@@ -166,6 +166,7 @@ impl Store {
         let mut tables = crate::tables::Tables::default();
         tables.keys = self.space.clone();
         let mut state = State::new(tables);
+        mvcc::counted::take();
         let began = processor_time();
         let applied = state.apply_proposal(1, &crate::raft::Proposal(encoded));
         let refused = matches!(applied, Applied::Rejected(_));
@@ -173,14 +174,74 @@ impl Store {
         applied.encode(&mut answer);
         drop((applied, state));
         let took = processor_time() - began;
-        (even_refused || !refused).then_some(took)
+        let (units, steps) = mvcc::counted::take();
+        (even_refused || !refused).then_some(Cost { took, units, steps })
     }
+
+    fn took(&self, shape: Shape, even_refused: bool) -> Option<Duration> {
+        self.cost(shape, even_refused).map(|cost| cost.took)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Cost {
+    took: Duration,
+    /// What it was charged.
+    units: u64,
+    /// How many keys it looked at.
+    steps: u64,
 }
 
 /// How long this thread has worked, whatever others do meanwhile: the first number of Linux's `schedstat`.
 fn processor_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
+}
+
+#[test]
+fn no_request_does_more_than_it_is_charged() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    fastrand::seed(seed);
+    let store = Store::filled("200 keys of 100 bytes", 200, 100);
+    let (mut most, mut tried) = (0.0_f64, 0);
+    while tried < 300 {
+        let mut shape = Shape::any();
+        shape.times = shape.times.map(|times| times.min(64));
+        let Some(Cost { units, steps, .. }) = store.cost(shape, true) else { continue };
+        assert!(steps <= units, "{steps} steps for {units} units");
+        most = most.max(steps as f64 / units.max(1) as f64);
+        tried += 1;
+    }
+    assert!(most > 0.5, "a count is charged a unit for each key, so that one more step for each would show: {most}");
+}
+
+/// How many times as long as a unit of the usual kind of request one of another may take. A kind that is not counted at all is out by hundreds.
+const OUT_OF_LINE: f64 = 30.0;
+
+/// So long a kind of request is measured in all: the clock of a thread's own time moves with the ticks of the system, of up to 4 ms.
+const MEASURED: Duration = Duration::from_millis(60);
+
+/// A ratio, so that it holds on any machine: of the time of the processor, since others use it too.
+#[test]
+fn no_kind_of_request_takes_far_longer_than_it_is_charged() {
+    let store = Store::filled("2,000 keys of 100 bytes", 2000, 100);
+    let for_a_unit = |kind| {
+        let shape = Shape { kinds: [kind, Kind::Nest], times: [128, 1], share: [100, 1] };
+        let (mut took, mut units) = (Duration::ZERO, 0);
+        while took < MEASURED {
+            let cost = store.cost(shape, true).unwrap();
+            took += cost.took;
+            units += cost.units;
+        }
+        took.as_nanos() as f64 / units as f64
+    };
+    let mut each: Vec<_> = KINDS.iter().map(|kind| (for_a_unit(*kind), *kind)).collect();
+    each.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    println!("nanoseconds for a unit: {each:.1?}");
+    let (usual, _) = each[each.len() / 2];
+    let (worst, kind) = each[each.len() - 1];
+    assert!(worst < OUT_OF_LINE * usual, "a unit of {kind:?} takes {worst:.0} ns, of the usual request {usual:.0} ns");
 }
 
 #[test]
