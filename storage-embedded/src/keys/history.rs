@@ -61,7 +61,7 @@ impl From<Compacted> for Error {
     }
 }
 
-/// The latest changes, bounded in number and bytes. It is part of what is replicated and of snapshots: which revisions can be
+/// The latest changes, bounded in number and bytes, but for the last revision. It is part of what is replicated and of snapshots: which revisions can be
 /// read and watched is the same on every replica, and a restart changes nothing about it. A clone costs next to nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
@@ -121,11 +121,15 @@ impl History {
         self.changes.iter()
     }
 
-    /// Forgets the oldest revisions until what is left is within the bounds. Called between transactions only.
+    /// Forgets the oldest revisions until what is left is within the bounds, or is the latest alone: a watch that keeps up is shown it, and it
+    /// can be read, however much it has changed. Its values were in memory before it. Called between transactions only.
     #[expect(clippy::expect_used, reason = "its bytes are counted with each change")]
     pub(super) fn trim(&mut self) {
         while self.changes.len() > Self::CHANGES || self.bytes > Self::BYTES {
             let revision = self.changes.front().expect("a history of some bytes has a change").revision;
+            if self.changes.back().is_some_and(|last| last.revision == revision) {
+                break;
+            }
             self.forget_upto(revision);
             // The next revision is the first whose changes are here, and its number is one more where it is asked for.
             self.compacted = self.compacted.max(Some(etcd_revision(revision + 1)));
