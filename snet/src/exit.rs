@@ -14,7 +14,8 @@ Exit codes:
   4  the answer is no: a key is absent, or has another value or version than was expected
   5  a write may have been applied or not, since no answer came: look before you try again
   6  the node was removed from its cluster: do not start it again
-  7  some records could not be read: they are named, and all others are told";
+  7  some records could not be read: they are named, and all others are told
+  141  whoever reads the output has gone, as `head` does";
 
 /// Why a command did not do what it should.
 #[derive(Debug)]
@@ -33,7 +34,12 @@ pub(crate) enum Failure {
     Removed(anyhow::Error),
     /// Some records could not be read, and were passed over.
     Partial(anyhow::Error),
+    /// Whoever reads standard output has seen enough, as `head` has: nothing is wrong.
+    ReaderGone,
 }
+
+/// As if the signal had ended it that other programs die of then.
+const READER_GONE: u8 = 128 + 13;
 
 impl Failure {
     /// An answer that is no.
@@ -56,6 +62,7 @@ pub(crate) fn code(outcome: Outcome) -> ExitCode {
         Err(Failure::Unknown(error)) => (5, error),
         Err(Failure::Removed(error)) => (6, error),
         Err(Failure::Partial(error)) => (7, error),
+        Err(Failure::ReaderGone) => return ExitCode::from(READER_GONE),
     };
     eprintln!("error: {}", told(&error));
     if code == 2 {
@@ -94,7 +101,9 @@ impl From<storage::Error> for Failure {
             return Self::Removed(error.into());
         }
         match error {
-            storage::Error::InvalidArgument { .. } | storage::Error::Unsupported { .. } => Self::Usage(error.into()),
+            storage::Error::InvalidArgument { .. }
+            | storage::Error::Unsupported { .. }
+            | storage::Error::TooLarge { .. } => Self::Usage(error.into()),
             storage::Error::Corrupt { .. } => Self::Wrong(error.into()),
             storage::Error::UnknownOutcome { .. } => Self::Unknown(error.into()),
             _ => Self::Missing(error.into()),
@@ -105,6 +114,9 @@ impl From<storage::Error> for Failure {
 /// Writing to standard output.
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self::ReaderGone;
+        }
         Self::Missing(anyhow::Error::new(error).context("standard output"))
     }
 }

@@ -205,3 +205,27 @@ fn a_node_alone_serves_and_stops_at_sigterm_and_sigint() {
         assert!(running.0.wait().unwrap().success());
     }
 }
+
+/// As in `snet ... | head -1`, whose reader closes the pipe when it has seen enough.
+#[test]
+fn nothing_is_said_when_the_reader_of_the_output_has_gone() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_snet"));
+    let child = command.args(["completions", "bash"]).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let ended = child.wait_with_output().unwrap();
+    // As of a program that SIGPIPE has ended.
+    assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(141), &b""[..]));
+}
+
+#[test]
+fn a_value_that_is_too_large_is_a_mistake_of_the_command_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("value");
+    std::fs::write(&file, vec![b'x'; (1 << 20) + 1]).unwrap();
+    let url = format!("embedded:{}/node", directory.path().display());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_snet"));
+    let put = command.args(["storage", "put", "k", "-", "--store", &url]).stdin(std::fs::File::open(&file).unwrap());
+    let refused = put.output().unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+}

@@ -561,4 +561,9 @@ async fn a_copy_goes_from_any_store_to_any_other_and_is_resumed() {
     let differs = snet(&["storage", "copy", "--from", &first, "--to", &second]);
     assert_eq!(differs.status.code(), Some(4), "{differs:?}");
     assert!(stderr(&differs).contains("channel/3 has another value"), "{differs:?}");
+    // A store among the keys of the other: page by page, copies would have been copied, and copied again.
+    let into_itself = snet(&["storage", "copy", "--from", &etcd, "--to", &format!("{etcd}/copy/")]);
+    assert_eq!(into_itself.status.code(), Some(2), "{into_itself:?}");
+    assert!(stderr(&into_itself).contains("lies in the store to read"), "{into_itself:?}");
+    assert_eq!(report(&etcd, &embedded("third"))["keys"], 500, "it has left nothing there");
 }

@@ -198,7 +198,7 @@ impl Mvcc {
         Ok(attached.iter().map(|key| Bytes::copy_from_slice(key.as_bytes())).collect())
     }
 
-    /// The ids of all leases.
+    /// The ids of all leases, those first that end first unless they are kept alive.
     ///
     /// # Errors
     /// Those of the contract.
@@ -208,7 +208,9 @@ impl Mvcc {
         if let Some(who) = &self.who {
             auth.check_leases(&keys, who)?;
         }
-        Ok(keys.leases.0.keys().copied().collect())
+        let mut leases: Vec<_> = keys.leases.0.iter().collect();
+        leases.sort_by_key(|(id, lease)| (lease.ttl_seconds, lease.granted, **id));
+        Ok(leases.into_iter().map(|(id, _)| *id).collect())
     }
 
     /// The store's revision, as this replica knows it.

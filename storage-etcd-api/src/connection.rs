@@ -6,13 +6,14 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::{extract::Request, middleware::Next, response::Response};
+use bytes::BytesMut;
 use futures::task::AtomicWaker;
 use prometheus_client::metrics::gauge::Gauge;
 use storage_embedded::{
@@ -29,6 +30,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::{Server, server::Connected};
 
 use crate::{
+    authority::Authorities,
     common_name::common_name,
     limits::{STREAMS_OF_A_CONNECTION, WATCHES_OF_A_CONNECTION},
     places::Places,
@@ -45,6 +47,9 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// How long nothing may come from a client that has asked something: more than two answers to pings that are missing. With HTTP/1.1 there
 /// are no pings, and the server gives up an idle connection after 30 s.
 const SILENT_FOR: Duration = Duration::from_secs(180);
+
+/// When a connection that is silent by right is looked at again.
+const LOOKED_AT_AGAIN: Duration = Duration::from_secs(10);
 
 /// A server whose connections end when their clients do, however those end.
 pub fn server() -> Server {
@@ -112,6 +117,8 @@ struct Lived {
     /// A request has come.
     asked: AtomicBool,
     ended: AtomicBool,
+    /// How many answers of HTTP/1.1 are under way that may take as long as they like.
+    listening: AtomicUsize,
     reader: AtomicWaker,
     /// In the certificate of the client, if it had to have one.
     common_name: Option<String>,
@@ -121,8 +128,9 @@ struct Lived {
 
 impl Default for Lived {
     fn default() -> Self {
-        let (asked, ended, reader, common_name) = Default::default();
-        Self { asked, ended, reader, common_name, watches: Places::new(WATCHES_OF_A_CONNECTION, Gauge::default()) }
+        let (asked, ended, listening, reader, common_name) = Default::default();
+        let watches = Places::new(WATCHES_OF_A_CONNECTION, Gauge::default());
+        Self { asked, ended, listening, reader, common_name, watches }
     }
 }
 
@@ -142,9 +150,31 @@ impl Life {
         self.0.ended.load(Relaxed)
     }
 
+    /// That the client listens, until this is dropped: with HTTP/1.1 it has nothing to say meanwhile, and no pings are answered. The system
+    /// finds out whether it is there.
+    pub(crate) fn listens(&self) -> Listening {
+        self.0.listening.fetch_add(1, Relaxed);
+        Listening(self.clone())
+    }
+
+    fn is_listening(&self) -> bool {
+        self.0.listening.load(Relaxed) > 0
+    }
+
     /// The common name in the certificate of the client, if it had to have one.
     pub(crate) fn common_name(&self) -> Option<&str> {
         self.0.common_name.as_deref()
+    }
+}
+
+/// See [`Life::listens`].
+#[derive(Debug)]
+pub(crate) struct Listening(Life);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let before = self.0.0.listening.fetch_sub(1, Relaxed);
+        debug_assert!(before > 0, "whoever stops listening has begun to");
     }
 }
 
@@ -161,6 +191,9 @@ pub struct Connection {
     stream: Secured,
     place: ConnectionPlace,
     life: Life,
+    authorities: Authorities,
+    /// What was read and is to be passed on.
+    read: BytesMut,
     /// When something came last; at first, when it was made.
     heard: Instant,
     looked_at: Pin<Box<Sleep>>,
@@ -178,7 +211,8 @@ impl Connection {
         let looked_at = Box::pin(sleep_until(heard + ASKS_WITHIN));
         let common_name = stream.certificate().and_then(common_name);
         let life = Life(Arc::new(Lived { common_name, ..Lived::default() }));
-        Self { stream, place, life, heard, looked_at }
+        let (authorities, read) = Default::default();
+        Self { stream, place, life, authorities, read, heard, looked_at }
     }
 
     /// An error when the client has been silent for too long.
@@ -187,13 +221,14 @@ impl Connection {
             ready!(self.looked_at.as_mut().poll(cx));
             let asked = self.life.0.asked.load(Relaxed);
             // What comes before the first request is not heard: a byte now and then would keep the place.
-            if !asked || self.heard.elapsed() >= SILENT_FOR {
+            let is_silent = self.heard.elapsed() >= SILENT_FOR && !self.life.is_listening();
+            if !asked || is_silent {
                 if !asked {
                     self.place.refuse(Refusal::Silent, &"it has asked nothing");
                 }
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
             }
-            let at = self.heard + SILENT_FOR;
+            let at = (self.heard + SILENT_FOR).max(Instant::now() + LOOKED_AT_AGAIN);
             self.looked_at.as_mut().reset(at);
         }
     }
@@ -220,16 +255,25 @@ impl AsyncRead for Connection {
             this.place.refuse(refusal(&error).unwrap_or(Refusal::UntrustedCertificate), &error);
             return Poll::Ready(Err(error));
         }
-        let read = match &mut this.stream {
-            Secured::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Secured::Tls(stream, _) => Pin::new(stream).poll_read(cx, buffer),
-        };
-        match read {
-            Poll::Ready(read) => {
-                this.heard = Instant::now();
-                Poll::Ready(read)
+        loop {
+            if !this.read.is_empty() {
+                let passed = this.read.len().min(buffer.remaining());
+                buffer.put_slice(&this.read.split_to(passed));
+                return Poll::Ready(Ok(()));
             }
-            Poll::Pending => this.poll_silence(cx).map(Err),
+            let before = buffer.filled().len();
+            let read = match &mut this.stream {
+                Secured::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+                Secured::Tls(stream, _) => Pin::new(stream).poll_read(cx, buffer),
+            };
+            let Poll::Ready(read) = read else { return this.poll_silence(cx).map(Err) };
+            this.heard = Instant::now();
+            let come = buffer.filled().get(before..).unwrap_or_default();
+            if read.is_err() || come.is_empty() || this.authorities.passes(come.len()) {
+                return Poll::Ready(read);
+            }
+            this.authorities.take(come, &mut this.read)?;
+            buffer.set_filled(before);
         }
     }
 }

@@ -53,6 +53,7 @@ refusals! {
     MEMBER_NOT_FOUND = NotFound "etcdserver: member not found";
     MEMBER_NOT_LEARNER = FailedPrecondition "etcdserver: can only promote a learner member";
     NOT_IN_SYNC = FailedPrecondition "etcdserver: can only promote a learner member which is in sync with leader";
+    TOO_MANY_LEARNERS = FailedPrecondition "etcdserver: too many learner members in cluster";
     PEER_URL_EXISTS = FailedPrecondition "etcdserver: Peer URLs already exists";
     TOO_FEW_MEMBERS = FailedPrecondition "etcdserver: re-configuration failed due to not enough started members";
     NOT_LEADER = FailedPrecondition "etcdserver: not leader";
@@ -82,7 +83,11 @@ refusals! {
     INVALID_TOKEN = Unauthenticated "etcdserver: invalid auth token";
     INVALID_MANAGEMENT = InvalidArgument "etcdserver: invalid auth management";
     OLD_REVISION = InvalidArgument "etcdserver: revision of auth store is old";
-    // Of these two etcd has no code.
+    // Of these etcd has no code.
+    SESSION_EXPIRED = Unknown "mutex: session is expired";
+    NOT_ELECTED = Unknown "election: not leader";
+    NONE_ELECTED = Unknown "election: no leader";
+    NO_LEADER_KEY = Unknown "\"leader\" field must be provided";
     NO_PASSWORD_USER = Unknown "auth: authentication failed, password was given for no password user";
     PASSWORD_TOO_LONG = Unknown "bcrypt: password length exceeds 72 bytes";
     // Not of etcd, which knows no such limit.

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use futures::{StreamExt, stream, stream::BoxStream};
+use storage_core::Error;
+use storage_embedded::mvcc::MvccError;
 use tonic::{Request, Response, Status};
 
 use crate::{
     context::Context,
+    error,
     proto::health::{
         HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server::Health,
     },
@@ -16,7 +19,7 @@ use crate::{
 const LOOKED_AT: Duration = Duration::from_secs(1);
 
 /// How long it may take to reach the leader.
-pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The health of the server. All services have the same.
 #[derive(Clone, Debug)]
@@ -34,13 +37,21 @@ impl HealthService {
 
 #[tonic::async_trait]
 impl Health for HealthService {
-    async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        // As in etcd, there is the server as a whole and nothing else to ask for.
+        if !request.get_ref().service.is_empty() {
+            return Err(Status::not_found("unknown service"));
+        }
         Ok(Response::new(HealthCheckResponse { status: self.now().await.into() }))
     }
 
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
 
-    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        if !request.get_ref().service.is_empty() {
+            let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
+            return Ok(Response::new(stream::once(async move { Ok(unknown) }).chain(stream::pending()).boxed()));
+        }
         let changes = stream::unfold((self.clone(), None), |(service, before)| async move {
             let mut now = service.now().await;
             while before == Some(now) {
@@ -50,5 +61,21 @@ impl Health for HealthService {
             Some((Ok(HealthCheckResponse { status: now.into() }), (service, Some(now))))
         });
         Ok(Response::new(changes.boxed()))
+    }
+}
+
+/// In etcd's words, since alerts match on them.
+const NO_LEADER: &str = "RAFT NO LEADER";
+
+/// Why this node does not serve.
+pub(crate) async fn trouble(context: &Context) -> Option<String> {
+    if context.node().status().leader.is_none() {
+        return Some(NO_LEADER.to_owned());
+    }
+    // A follower that is cut off does not know it: it has to ask.
+    match context.mvcc.barrier(ANSWERS_WITHIN).await {
+        Ok(()) => None,
+        Err(MvccError::Store(Error::Unavailable { .. })) => Some(NO_LEADER.to_owned()),
+        Err(error) => Some(format!("QGET ERROR:{}", error::status(error).message())),
     }
 }

@@ -1,25 +1,49 @@
-//! What etcd answers to plain HTTP on the port of its clients: `/health` and `/version`.
+//! What etcd answers to plain HTTP on the port of its clients: `/health`, `/version` and `/debug/vars`, and where the rest is.
 
 use axum::{
     Router,
-    extract::{RawQuery, State},
-    http::{HeaderMap, StatusCode, header},
+    extract::{RawQuery, Request, State},
+    http::{HeaderMap, StatusCode, Uri, header},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing,
 };
-use storage_core::Error;
-use storage_embedded::mvcc::MvccError;
+use storage_embedded::Role;
 use tonic::{Status, service::Routes};
 
-use crate::{context::Context, error, health::ANSWERS_WITHIN, limits::ETCD_VERSION};
+use crate::{
+    context::Context,
+    error, gateway,
+    health::trouble,
+    limits::{CLUSTER_VERSION, ETCD_VERSION},
+    metrics::{self, Shown},
+    probes,
+    requests::{self, Requests},
+};
 
-/// The routes of gRPC with those of plain HTTP beside them.
-pub(crate) fn with_plain_http(grpc: Routes, context: Context) -> Routes {
+/// The routes of gRPC with those of plain HTTP beside them. What comes by the gateway is counted as the call that it stands for.
+pub(crate) fn with_plain_http(grpc: Routes, context: Context, requests: Requests) -> Router {
     let plain = Router::new()
         .route("/health", routing::get(health))
         .route("/version", routing::get(version))
-        .with_state(context);
-    grpc.into_axum_router().merge(plain).fallback(elsewhere).into()
+        .route("/debug/vars", routing::get(variables))
+        .with_state(context.clone())
+        .merge(probes::routes(context.clone()));
+    let shown = Shown { context: context.clone(), requests: requests.clone() };
+    let plain = plain.merge(Router::new().route("/metrics", routing::get(metrics::page)).with_state(shown));
+    let with_leader = middleware::from_fn_with_state(context, refuse_without_leader);
+    let counted = middleware::from_fn_with_state(requests, requests::count);
+    let grpc = grpc.into_axum_router().layer(with_leader).merge(plain).fallback(elsewhere).layer(counted);
+    gateway::routes(grpc.clone()).fallback_service(grpc)
+}
+
+/// A client may say that it wants nothing of a node that knows no leader.
+async fn refuse_without_leader(State(context): State<Context>, request: Request, next: Next) -> Response {
+    let wants_leader = request.headers().get("hasleader").is_some_and(|value| value == "true");
+    if wants_leader && context.node().leader().is_none() {
+        return Status::from(error::NO_LEADER).into_http();
+    }
+    next.run(request).await
 }
 
 /// 200 if no alarm stands and this node reaches the leader, and with `?serializable=true` if it is there at all; 503 with the reason otherwise.
@@ -41,9 +65,6 @@ async fn health(State(context): State<Context>, RawQuery(query): RawQuery) -> Re
     (status, body).into_response()
 }
 
-/// In etcd's words, since alerts match on them.
-const NO_LEADER: &str = "RAFT NO LEADER";
-
 /// An alarm that stands, in etcd's words, unless `?exclude=NOSPACE` says that it does not matter.
 fn alarm(context: &Context, mut query: url::form_urlencoded::Parse<'_>) -> Option<String> {
     let stands = !context.node().status().alarms.is_empty();
@@ -51,30 +72,39 @@ fn alarm(context: &Context, mut query: url::form_urlencoded::Parse<'_>) -> Optio
     (stands && !is_excluded).then(|| "ALARM NOSPACE".to_owned())
 }
 
-async fn trouble(context: &Context) -> Option<String> {
-    if context.node().status().leader.is_none() {
-        return Some(NO_LEADER.to_owned());
-    }
-    // A follower that is cut off does not know it: it has to ask.
-    match context.mvcc.barrier(ANSWERS_WITHIN).await {
-        Ok(()) => None,
-        Err(MvccError::Store(Error::Unavailable { .. })) => Some(NO_LEADER.to_owned()),
-        Err(error) => Some(format!("QGET ERROR:{}", error::status(error).message())),
-    }
+/// What etcd tells of its raft, for those who ask there. Not the command line, which may have a secret in it.
+async fn variables(State(context): State<Context>) -> Response {
+    let (node, hex) = (context.node(), |id: u64| format!("{id:x}"));
+    let status = node.status();
+    let state = match status.role {
+        Role::Leader => "StateLeader",
+        Role::Candidate => "StateCandidate",
+        _ => "StateFollower",
+    };
+    let raft = serde_json::json!({
+        "id": hex(node.id()), "term": status.term, "commit": status.committed, "applied": status.last_applied,
+        "lead": hex(status.leader.unwrap_or_default()), "raftState": state,
+    });
+    (
+        [(header::CONTENT_TYPE, "application/json; charset=utf-8")],
+        serde_json::json!({ "raft.status": raft }).to_string(),
+    )
+        .into_response()
 }
 
 async fn version() -> Response {
-    let release = ETCD_VERSION.rsplit_once('.').map_or(ETCD_VERSION, |(release, _)| release);
-    let body = format!(r#"{{"etcdserver":"{ETCD_VERSION}","etcdcluster":"{release}.0"}}"#);
+    let body = format!(r#"{{"etcdserver":"{ETCD_VERSION}","etcdcluster":"{CLUSTER_VERSION}"}}"#);
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// To gRPC, a service that is not served; to all others, a page that is not there.
-async fn elsewhere(headers: HeaderMap) -> Response {
+async fn elsewhere(uri: Uri, headers: HeaderMap) -> Response {
     let kind = headers.get(header::CONTENT_TYPE).map_or(&[][..], |kind| kind.as_bytes());
     if kind.starts_with(b"application/grpc") {
-        Status::unimplemented("").into_http()
+        // In the words of servers in Go.
+        let service = uri.path().trim_start_matches('/').rsplit_once('/').map_or("", |(service, _)| service);
+        Status::unimplemented(format!("unknown service {service}")).into_http()
     } else {
-        StatusCode::NOT_FOUND.into_response()
+        (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
     }
 }

@@ -114,6 +114,7 @@ impl Kv for KvService {
         let serializable = translate::is_serializable(&request);
         let within_limit = check::request_size(&request);
         let txn = translate::txn(request)?;
+        let is_given_up = translate::reads_what_was_given_up(&txn);
         let answer = if txn.is_read_only() {
             let mvcc = self.0.fresh(&who, serializable).await?;
             mvcc.read_txn(&txn, read_options(true)).await
@@ -121,7 +122,10 @@ impl Kv for KvService {
             within_limit?;
             self.txn_by(&who, txn).await?
         };
-        let answer = answer.map_err(status)?;
+        let answer = answer.map_err(|error| match error {
+            MvccError::Refused(Refused::FutureRevision) if is_given_up => error::COMPACTED.into(),
+            error => status(error),
+        })?;
         let header = self.0.header_at(answer.revision);
         Ok(Response::new(translate::txn_answer(answer, header)))
     }

@@ -102,13 +102,17 @@ impl Lease for LeaseService {
     }
 }
 
-/// Answers one request after the other until the client ends.
+/// How many requests of one stream are worked on at a time: they share the rounds in which the leader asks whether it still leads, so that with
+/// 4 ms between nodes this is some 100,000 leases a second.
+const KEPT_AT_ONCE: usize = 512;
+
+/// Answers the requests in their order until the client ends.
 fn keep_alive(
     context: Context,
     who: Credentials,
     requests: Streaming<LeaseKeepAliveRequest>,
 ) -> impl Stream<Item = Result<LeaseKeepAliveResponse, Status>> {
-    requests.then(move |request| {
+    let answers = requests.map(move |request| {
         let (context, who) = (context.clone(), who.clone());
         async move {
             let id = request?.id;
@@ -118,5 +122,6 @@ fn keep_alive(
             let ttl = life.map_or(0, |life| life.granted_seconds.cast_signed());
             Ok(LeaseKeepAliveResponse { header: context.header(), id, ttl })
         }
-    })
+    });
+    answers.buffered(KEPT_AT_ONCE)
 }

@@ -1,8 +1,9 @@
 //! The etcd v3 gRPC API on an embedded node, so that clients of etcd in any language can use it.
 //!
-//! Served are KV, Watch, Lease, Cluster, Maintenance, Auth and gRPC's health service; everything else answers `UNIMPLEMENTED`. Any node
-//! answers: writes and linearizable reads go through the leader. Answers, codes and messages are those of etcd 3.5, since clients
-//! match on them. On the same port, plain HTTP/1.1 and HTTP/2 get `/health` and `/version`, with TLS too.
+//! Served are KV, Watch, Lease, Cluster, Maintenance, Auth, Lock, Election, gRPC's health service and reflection; everything else answers
+//! `UNIMPLEMENTED`. Any node answers: writes and linearizable reads go through the leader. Answers, codes and messages are those of etcd 3.5, since
+//! clients match on them. On the same port, plain HTTP/1.1 and HTTP/2 get the same calls as JSON, and `/health`, `/version`, `/livez`, `/readyz`
+//! and `/metrics`, with TLS too.
 //!
 //! Nothing here decides what a write does: `check` refuses what etcd refuses whatever the store holds, `translate` turns the rest into a call of the
 //! engine and its answer back, and each service is one file between the two.
@@ -18,23 +19,31 @@
 //!   any more.
 
 mod auth;
+mod authority;
 mod check;
 mod cluster;
 mod codec;
 mod common_name;
 mod connection;
+mod contest;
 mod context;
+mod election;
 mod error;
 mod fields;
+mod gateway;
 mod health;
+mod hpack;
 mod http;
 mod incoming;
 mod kv;
 mod lease;
 mod limits;
+mod lock;
 mod maintenance;
+mod metrics;
 mod passwords;
 mod places;
+mod probes;
 pub mod proto;
 mod requests;
 mod server;

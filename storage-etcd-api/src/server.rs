@@ -19,20 +19,25 @@ use tokio::{
     sync::watch,
     task::JoinHandle,
 };
-use tonic::service::Routes;
+use tonic::{codec::CompressionEncoding::Gzip, service::Routes};
+use tonic_reflection::server::Builder as Reflection;
 
 use crate::{
     auth::AuthService,
     check::MAX_MESSAGE_BYTES,
     cluster::{self, ClusterService},
     connection,
+    contest::Contests,
     context::Context,
+    election::ElectionService,
+    gateway::DESCRIPTORS,
     health::HealthService,
     http,
     incoming::{Port, connections},
     kv::KvService,
     lease::LeaseService,
     limits::WATCHES,
+    lock::LockService,
     maintenance::MaintenanceService,
     passwords::{COST, COSTS, Passwords, TOKEN_TTL},
     places::NodePlaces,
@@ -42,8 +47,10 @@ use crate::{
             maintenance_server::MaintenanceServer, watch_server::WatchServer,
         },
         health::health_server::HealthServer,
+        v3electionpb::election_server::ElectionServer,
+        v3lockpb::lock_server::LockServer,
     },
-    requests::{self, Requests},
+    requests::Requests,
     tls::{self, ServerTls},
     tokens::Tokens,
     watch::WatchService,
@@ -205,7 +212,7 @@ async fn serve(
     };
     macro_rules! limited {
         ($service:expr) => {
-            $service.max_decoding_message_size(MAX_MESSAGE_BYTES)
+            $service.max_decoding_message_size(MAX_MESSAGE_BYTES).accept_compressed(Gzip)
         };
     }
     let routes = more_services
@@ -215,10 +222,15 @@ async fn serve(
         .add_service(limited!(LeaseServer::new(LeaseService(context.clone()))))
         .add_service(limited!(ClusterServer::new(ClusterService(context.clone()))))
         .add_service(limited!(MaintenanceServer::new(MaintenanceService(context.clone()))))
+        .add_service(limited!(LockServer::new(LockService(Contests(context.clone())))))
+        .add_service(limited!(ElectionServer::new(ElectionService(Contests(context.clone())))))
         .add_service(limited!(HealthServer::new(HealthService(context.clone()))));
-    // Probes and scripts speak the older HTTP.
-    let routes = http::with_plain_http(routes, context).into_axum_router();
-    let routes = routes.layer(middleware::from_fn_with_state(requests, requests::count));
+    let routes = match (reflection().build_v1(), reflection().build_v1alpha()) {
+        (Ok(newest), Ok(alpha)) => routes.add_service(newest).add_service(alpha),
+        (Err(error), _) | (_, Err(error)) => return tracing::error!(%error, "cannot serve the etcd API"),
+    };
+    // Probes and scripts speak the older HTTP, and so do clients of the gateway.
+    let routes = http::with_plain_http(routes, context, requests);
     let routes = routes.layer(middleware::from_fn(connection::note_request));
     let router = connection::server().add_routes(routes.into());
     let served = router.serve_with_incoming(connections(listener, tls, port));
@@ -231,6 +243,11 @@ async fn serve(
         }
         () = stopped => {}
     }
+}
+
+/// What tells clients which services there are.
+fn reflection() -> Reflection<'static> {
+    Reflection::configure().register_encoded_file_descriptor_set(DESCRIPTORS)
 }
 
 /// Ends when the server is asked to stop, or the node has stopped.

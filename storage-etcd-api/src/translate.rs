@@ -77,6 +77,18 @@ pub(crate) fn delete(request: DeleteRangeRequest) -> Delete {
     Delete { keys: keys(request.key, request.range_end), previous: request.prev_kv }
 }
 
+/// What no store has as a revision: for a transaction, to be refused where it is carried out.
+const GIVEN_UP: u64 = u64::MAX;
+
+/// Whether a transaction reads, if it comes to that, at a negative revision.
+pub(crate) fn reads_what_was_given_up(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match op {
+        Op::Range(range) => range.revision == GIVEN_UP,
+        Op::Txn(txn) => reads_what_was_given_up(txn),
+        _ => false,
+    })
+}
+
 /// Of a request that has passed [`check::txn`].
 pub(crate) fn txn(request: TxnRequest) -> Result<Txn, Refusal> {
     Ok(Txn {
@@ -88,6 +100,10 @@ pub(crate) fn txn(request: TxnRequest) -> Result<Txn, Refusal> {
 
 fn op(op: RequestOp) -> Result<Op, Refusal> {
     Ok(match op.request {
+        // By itself a negative revision is none. Within a transaction it is one that was given up.
+        Some(request_op::Request::RequestRange(request)) if request.revision < 0 => {
+            Op::Range(Range { revision: GIVEN_UP, ..range(request) })
+        }
         Some(request_op::Request::RequestRange(request)) => Op::Range(range(request)),
         Some(request_op::Request::RequestPut(request)) => Op::Put(put(request)?),
         Some(request_op::Request::RequestDeleteRange(request)) => Op::Delete(delete(request)),

@@ -1,6 +1,11 @@
 //! The service Watch: each stream has any number of watches, and one task.
 
-use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{
@@ -38,6 +43,10 @@ const ANSWERS_AHEAD: usize = 16;
 /// What is taken from the history at once: the events of one answer, and the rest of the last revision.
 const AT_ONCE: EventLimit = EventLimit { events: 1000, bytes: ANSWER_BYTES as usize };
 
+/// How many bytes of events an answer has to a watch that takes large revisions in fragments: as in etcd, what is left of gRPC's usual limit
+/// of 4 MiB is more than enough for the rest.
+const FRAGMENT_BYTES: usize = 2 << 20;
+
 /// How often a watch that wants to be told is told how far it is when nothing happens: etcd's default.
 const PROGRESS_EVERY: Duration = Duration::from_secs(600);
 
@@ -70,9 +79,6 @@ impl Watch for WatchService {
 
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         let wants_leader = request.metadata().get("hasleader").is_some_and(|value| value == "true");
-        if wants_leader && self.context.node().leader().is_none() {
-            return Err(error::NO_LEADER.into());
-        }
         let _place = self.context.places.watch_streams.take()?;
         let (answers, received) = mpsc::channel(ANSWERS_AHEAD);
         let life = request.extensions().get::<Life>().cloned();
@@ -114,6 +120,8 @@ struct QueuedAnswer {
 
 struct OneWatch {
     keys: KeyRange,
+    /// The revision that it began with. While that is yet to come, it is told nothing of how far it is.
+    start: u64,
     /// Who watches.
     user: Identity,
     /// The revision whose events are wanted next.
@@ -123,6 +131,7 @@ struct OneWatch {
     previous: bool,
     /// Of its node, and of its connection.
     _places: (Place, Option<Place>),
+    fragments: bool,
     /// Whether it wants to be told how far it is, and whether it has been told anything since that was looked at last.
     progress: Option<bool>,
 }
@@ -144,6 +153,8 @@ impl Watches {
         let mut compared = pin!(mvcc.compared());
         // Before, nobody is shown anything of this replica: requests wait.
         let mut serves = false;
+        // A client that has no more to say goes on listening.
+        let mut listens_only = false;
         let mut progress = interval_at(Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
         let mut leader = interval_at(Instant::now() + LEADER_LOOKED_FOR, LEADER_LOOKED_FOR);
         let mut missed = 0;
@@ -154,9 +165,13 @@ impl Watches {
                     serves = true;
                     done.map_err(|_| End::Gone)
                 }
-                request = requests.next(), if serves => match request {
+                request = requests.next(), if serves && !listens_only => match request {
                     Some(Ok(request)) => self.request(request).await,
-                    Some(Err(_)) | None => Err(End::Gone),
+                    Some(Err(_)) => Err(End::Gone),
+                    None => {
+                        listens_only = true;
+                        Ok(())
+                    }
                 },
                 changed = applied.changed(), if serves => match changed {
                     Ok(()) => self.deliver().await,
@@ -193,8 +208,8 @@ impl Watches {
             Some(RequestUnion::ProgressRequest(_)) => {
                 let revision = self.context.mvcc.revision();
                 self.deliver().await?;
-                // Without watches there is nobody who could be told.
-                if self.watches.is_empty() {
+                // Without watches there is nobody who could be told, and of one whose beginning is yet to come nothing.
+                if self.watches.is_empty() || self.watches.values().any(|watch| watch.start > revision) {
                     return Ok(());
                 }
                 self.answer(self.about_at(NO_WATCH, revision)).await
@@ -220,16 +235,15 @@ impl Watches {
             }
         };
         let filtered = |kind| request.filters.iter().any(|filter| FilterType::try_from(*filter) == Ok(kind));
+        let start = u64::try_from(request.start_revision);
         let watch = OneWatch {
             puts: !filtered(FilterType::Noput),
             deletes: !filtered(FilterType::Nodelete),
-            next: if request.start_revision == 0 {
-                now + 1
-            } else {
-                u64::try_from(request.start_revision).unwrap_or(1)
-            },
+            start: start.unwrap_or_default(),
+            next: if start == Ok(0) { now + 1 } else { start.unwrap_or(1) },
             previous: request.prev_kv,
             _places,
+            fragments: request.fragment,
             progress: request.progress_notify.then_some(false),
             keys,
             user,
@@ -247,8 +261,14 @@ impl Watches {
             return self.answer(WatchResponse { created: true, canceled: true, cancel_reason, ..about }).await;
         }
         let id = if request.watch_id == 0 { self.free_id() } else { request.watch_id };
+        self.answer(WatchResponse { created: true, ..self.about_at(id, now) }).await?;
+        // Before the first revision there was nothing, and it counts as given up.
+        if start.is_err() {
+            let compact_revision = self.context.mvcc.compacted().map_or(-1, u64::cast_signed);
+            return self.answer(WatchResponse { canceled: true, compact_revision, ..self.about_at(id, 0) }).await;
+        }
         self.watches.insert(id, watch);
-        self.answer(WatchResponse { created: true, ..self.about_at(id, now) }).await
+        Ok(())
     }
 
     /// The places of one more watch.
@@ -350,11 +370,26 @@ impl Watches {
                 None => self.share(bytes).await?,
             };
             share.shrink(bytes);
-            let events = taken.into_iter().map(translate::event).collect();
-            let answer = Ok(WatchResponse { events, ..self.about_at(id, upto) });
-            self.send(QueuedAnswer { answer, share: Some(share) }).await?;
+            let takes_fragments = self.watches.get(&id).is_some_and(|watch| watch.fragments);
+            self.send_events(id, upto, taken, takes_fragments, share).await?;
         }
         Ok(())
+    }
+
+    /// As one answer, or as fragments, of which the last has the share of all.
+    async fn send_events(&self, id: i64, upto: u64, events: Vec<Event>, takes_fragments: bool, share: Share) -> Sent {
+        let (mut events, mut share) = (VecDeque::from(events), Some(share));
+        loop {
+            let fits = if takes_fragments { fitting(&events) } else { events.len() };
+            let sent = events.drain(..fits).map(translate::event).collect();
+            let fragment = !events.is_empty();
+            let answer = Ok(WatchResponse { events: sent, fragment, ..self.about_at(id, upto) });
+            let share = if fragment { None } else { share.take() };
+            self.send(QueuedAnswer { answer, share }).await?;
+            if !fragment {
+                return Ok(());
+            }
+        }
     }
 
     /// Room for an answer of so many bytes.
@@ -380,7 +415,7 @@ impl Watches {
         self.deliver().await?;
         let mut quiet = Vec::new();
         for (id, watch) in &mut self.watches {
-            if watch.progress == Some(false) {
+            if watch.progress == Some(false) && watch.start <= revision {
                 quiet.push(*id);
             }
             watch.progress = watch.progress.map(|_| false);
@@ -428,6 +463,16 @@ impl OneWatch {
         }
         Some(Event { previous: event.previous.clone().filter(|_| self.previous), ..event.clone() })
     }
+}
+
+/// How many of these events fit into a fragment: one, at least.
+fn fitting(events: &VecDeque<Event>) -> usize {
+    let mut bytes = 0;
+    let fits = events.iter().take_while(|event| {
+        bytes += event.bytes();
+        bytes <= FRAGMENT_BYTES
+    });
+    fits.count().max(1).min(events.len())
 }
 
 /// How many bytes of an answer these events are.

@@ -12,11 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::ApiCluster;
+use common::{ApiCluster, etcd};
 use storage_testkit::programs;
 use tokio::{process::Command, time::timeout};
 
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// For the program in Go, whose parts have deadlines of their own.
+const ALL_PARTS_WITHIN: Duration = Duration::from_secs(300);
 
 const PARTS: [&str; 6] = ["puts_and_gets", "prefix_ranges", "transactions", "watches", "leases", "locks"];
 
@@ -43,6 +46,48 @@ async fn node() {
     client.env("NODE_PATH", modules).arg(script("node/client.js"));
     let parts: Vec<_> = PARTS.into_iter().chain(["elections", "cluster"]).collect();
     run("clients::node", client, &parts).await;
+}
+
+/// Etcd's own client, with its recipes: the same program is told the same by a real etcd.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn go() {
+    if !has("go", &["version"]).await {
+        return skip("clients::go", "go is not on this machine");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let folder = script("go");
+    let go = |arguments: &[&str]| {
+        let mut go = Command::new("go");
+        go.current_dir(&folder).env("GOFLAGS", "-mod=readonly").args(arguments).kill_on_drop(true);
+        go
+    };
+    if !go(&["mod", "download"]).output().await.unwrap().status.success() {
+        return skip("clients::go", "the modules of go.mod cannot be fetched");
+    }
+    let client = dir.path().join("client");
+    let built = go(&["build", "-o", client.to_str().unwrap(), "."]).output().await.unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let began = Instant::now();
+    let cluster = ApiCluster::start_calm(dir.path(), 3).await;
+    let (_etcd, real) = etcd::start().await;
+    let told = async |endpoints: &[String]| {
+        let mut client = Command::new(&client);
+        let ended = timeout(ALL_PARTS_WITHIN, client.args(endpoints).kill_on_drop(true).output());
+        let output = ended.await.expect("it ends").unwrap();
+        let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{endpoints:?} after {out}: {err}");
+        out
+    };
+    let expected = told(&[real]).await;
+    assert!(expected.lines().count() >= 19, "{expected}");
+    // At one node, at another, and at all, each in the place of the leader once.
+    let endpoints = cluster.endpoints();
+    for first in 0..endpoints.len() {
+        let mut turned = endpoints.clone();
+        turned.rotate_left(first);
+        assert_eq!(told(&turned).await, expected, "{first}");
+    }
+    report("clients::go", "passed", "", began.elapsed());
 }
 
 async fn run(case: &str, mut client: Command, parts: &[&str]) {

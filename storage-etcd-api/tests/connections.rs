@@ -81,3 +81,44 @@ async fn a_connection_that_asks_nothing_is_closed_and_one_that_has_asked_is_not(
     assert_eq!(server.refusals().count(Refusal::Silent), 2);
     client.put(&Key::new("a").unwrap(), "2").await.unwrap();
 }
+
+/// Clients of Go send such authorities, of which the crate below has ended the stream. One connection, byte for byte.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_are_served_whatever_their_authority() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_cluster, server) = served(dir.path(), 100).await;
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let frame = |kind: u8, flags: u8, id: u8, payload: &[u8]| {
+        [&[0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, id], payload].concat()
+    };
+    stream.write_all(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &[])].concat()).await.unwrap();
+    let authorities = ["127.0.0.1:2379", "http://127.0.0.1:2379", "%2Fdir%2Fname", "127.0.0.1:2379"];
+    for (id, authority) in (1..).step_by(2).zip(authorities) {
+        let fields = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", "/etcdserverpb.Maintenance/Status"),
+            (":authority", authority),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+        ];
+        // Into the table, as clients of Go do.
+        let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+        let block: Vec<u8> =
+            fields.iter().flat_map(|(name, value)| [vec![0x40], text(name), text(value)].concat()).collect();
+        stream.write_all(&[frame(1, 4, id, &block), frame(0, 1, id, &[0; 5])].concat()).await.unwrap();
+        let answered = timeout(SOON, async {
+            loop {
+                let mut head = [0; 9];
+                stream.read_exact(&mut head).await.unwrap();
+                let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+                stream.read_exact(&mut payload).await.unwrap();
+                assert!(![3, 7].contains(&head[3]), "{authority}: reset or closed");
+                if head[3] == 0 && head[8] == id {
+                    return payload.len();
+                }
+            }
+        });
+        assert!(answered.await.expect("it is answered") > 5, "{authority}");
+    }
+}

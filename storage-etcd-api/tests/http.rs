@@ -4,47 +4,19 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::{ApiCluster, RECOVERY, etcd, rpc::Rpc};
-use storage_etcd_api::{ETCD_VERSION, proto::etcdserverpb as pb};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::{Instant, timeout},
+use common::{
+    ApiCluster, RECOVERY, etcd,
+    http::{Answer, get, request},
+    rpc::Rpc,
 };
+use storage_etcd_api::{ETCD_VERSION, proto::etcdserverpb as pb};
+use tokio::time::Instant;
 
-const DEADLINE: Duration = Duration::from_secs(20);
-
-#[derive(Debug, PartialEq, Eq)]
-struct Answer {
-    status: u16,
-    content_type: Option<String>,
-    body: String,
-}
-
-async fn request(endpoint: &str, method: &str, path: &str) -> Answer {
-    let exchange = async {
-        let mut stream = TcpStream::connect(endpoint).await.unwrap();
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: {endpoint}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    };
-    let answer = timeout(DEADLINE, exchange).await.expect("it is answered");
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let mut lines = head.lines();
-    let status = lines.next().unwrap().strip_prefix("HTTP/1.1 ").unwrap()[..3].parse().unwrap();
-    let content_type = lines.find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-type").then(|| value.trim().to_owned())
-    });
-    Answer { status, content_type, body: body.to_owned() }
-}
-
-async fn get(endpoint: &str, path: &str) -> Answer {
-    request(endpoint, "GET", path).await
+/// Etcd looks at its checks in any order.
+fn sorted(answer: Answer) -> (u16, Option<String>, Vec<String>) {
+    let mut lines: Vec<_> = answer.body.lines().map(str::to_owned).collect();
+    lines.sort();
+    (answer.status, answer.content_type, lines)
 }
 
 async fn becomes_healthy(endpoint: &str) {
@@ -61,8 +33,21 @@ async fn a_healthy_node_answers_as_etcd_does() {
     let cluster = ApiCluster::start_calm(dir.path(), 3).await;
     for endpoint in cluster.endpoints() {
         becomes_healthy(&endpoint).await;
-        for path in ["/health", "/health?serializable=true", "/health?exclude=NOSPACE"] {
-            assert_eq!(get(&endpoint, path).await, get(&real, path).await, "{path}");
+        for path in [
+            "/health",
+            "/health?serializable=true",
+            "/health?exclude=NOSPACE",
+            "/livez",
+            "/livez?verbose",
+            "/livez/serializable_read",
+            "/readyz",
+            "/readyz?verbose",
+            "/readyz?verbose&exclude=data_corruption",
+            "/readyz/linearizable_read",
+            "/readyz/nothing",
+            "/nowhere",
+        ] {
+            assert_eq!(sorted(get(&endpoint, path).await), sorted(get(&real, path).await), "{path}");
         }
         let (ours, theirs) = (get(&endpoint, "/version").await, get(&real, "/version").await);
         assert_eq!((ours.status, &ours.content_type), (theirs.status, &theirs.content_type));
@@ -73,15 +58,16 @@ async fn a_healthy_node_answers_as_etcd_does() {
             theirs.body.replace(&server(&theirs), ETCD_VERSION),
             "of a real etcd, another release at most"
         );
-        for (method, path) in [("GET", "/nowhere"), ("POST", "/health")] {
+        for (method, path) in [("POST", "/health"), ("POST", "/livez"), ("GET", "/debug/vars")] {
             let (ours, theirs) = (request(&endpoint, method, path).await, request(&real, method, path).await);
             assert_eq!(ours.status, theirs.status, "{method} {path}");
         }
         // gRPC goes on beside it, and a service that is not there is still refused in gRPC's way.
         let rpc = Rpc::connect(&endpoint).await;
         rpc.put(pb::PutRequest { key: "a".into(), ..Default::default() }).await.unwrap();
-        let refused = rpc.unary::<_, pb::AlarmResponse>("/v3lockpb.Lock/Lock", pb::AlarmRequest::default()).await;
-        assert_eq!(refused.unwrap_err().code(), tonic::Code::Unimplemented);
+        let refused = rpc.unary::<_, pb::AlarmResponse>("/v3lockpb.Look/Look", pb::AlarmRequest::default()).await;
+        let refused = refused.unwrap_err();
+        assert_eq!((refused.code(), refused.message()), (tonic::Code::Unimplemented, "unknown service v3lockpb.Look"));
     }
 }
 
@@ -106,4 +92,38 @@ async fn a_node_without_a_leader_is_unhealthy_until_there_is_one() {
     assert_eq!(get(&endpoint, "/version").await.status, 200);
     cluster.heal().await;
     becomes_healthy(&endpoint).await;
+}
+
+/// The kinds and names of what a page has, and which values are told by labels.
+fn families(page: &str) -> Vec<&str> {
+    page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_metrics_have_the_names_and_kinds_of_etcds() {
+    let (_etcd, real) = etcd::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = ApiCluster::start_calm(dir.path(), 1).await;
+    let endpoint = cluster.endpoints().swap_remove(0);
+    let rpc = Rpc::connect(&endpoint).await;
+    rpc.put(pb::PutRequest { key: "a".into(), ..Default::default() }).await.unwrap();
+    rpc.put(pb::PutRequest::default()).await.unwrap_err();
+    let (ours, theirs) = (get(&endpoint, "/metrics").await, get(&real, "/metrics").await);
+    assert_eq!(ours.status, 200);
+    let theirs = families(&theirs.body);
+    for family in families(&ours.body) {
+        assert!(theirs.contains(&family), "etcd has no {family}");
+    }
+    for line in [
+        "etcd_server_has_leader 1",
+        "etcd_server_is_leader 1",
+        "etcd_debugging_mvcc_current_revision 2",
+        r#"grpc_server_started_total{grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"} 2"#,
+        r#"grpc_server_handled_total{grpc_code="OK",grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"} 1"#,
+        r#"grpc_server_handled_total{grpc_code="InvalidArgument",grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"} 1"#,
+    ] {
+        assert!(ours.body.lines().any(|shown| shown == line), "{line}: {}", ours.body);
+    }
+    assert!(ours.body.contains("etcd_disk_wal_fsync_duration_seconds_bucket{le=\"+Inf\"}"));
+    drop(cluster);
 }

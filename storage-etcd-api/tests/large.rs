@@ -78,7 +78,7 @@ async fn a_transaction_with_too_large_an_answer_changes_nothing() {
 
 #[tokio::test]
 async fn what_would_take_too_long_is_refused_in_the_words_of_etcd() {
-    const KEYS: usize = 26_112;
+    const KEYS: usize = 100_352;
     let dir = tempfile::tempdir().unwrap();
     let cluster = ApiCluster::start(dir.path(), 1).await;
     let rpc = Rpc::connect(&cluster.endpoints()[0]).await;
@@ -114,9 +114,9 @@ async fn what_would_take_too_long_is_refused_in_the_words_of_etcd() {
     assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, "etcdserver: request is too large"));
     let counts = vec![op(Request::RequestRange(pb::RangeRequest { count_only: true, ..all() })); 100];
     let answer = rpc.txn(txn([vec![a_put()], counts].concat())).await.unwrap();
-    assert!(matches!(&answer.responses[100].response, Some(Response::ResponseRange(range)) if range.count == 26_113));
+    assert!(matches!(&answer.responses[100].response, Some(Response::ResponseRange(range)) if range.count == 100_353));
     let newest = rpc.range(newest).await.unwrap();
-    assert_eq!((newest.kvs[0].key.as_ref(), newest.count), (&b"new"[..], 26_113));
+    assert_eq!((newest.kvs[0].key.as_ref(), newest.count), (&b"new"[..], 100_353));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use ::storage::{
 };
 use anyhow::anyhow;
 use futures::TryStreamExt as _;
+use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -62,10 +63,17 @@ struct CopyReport {
 
 pub(super) async fn run(arguments: &Copy) -> Outcome {
     let Copy { from, to, prefix, overwrite, output } = arguments;
+    let within = within(from, to).filter(|within| [within, prefix.as_bytes()].concat().starts_with(prefix.as_bytes()));
     let from = ::storage::open(from).await?;
     let copied = match ::storage::open(to).await {
         Ok(to) => {
-            let copied = copy(&*from, &*to, prefix.as_bytes(), *overwrite).await;
+            let copied = match within {
+                Some(within) if is_within(&*from, &*to, &within).await? => Err(Failure::Usage(anyhow!(
+                    "the store to write lies in the store to read: what is copied would be copied again; choose a --to outside of \
+                     --from, or a --prefix that leaves it out"
+                ))),
+                _ => copy(&*from, &*to, prefix.as_bytes(), *overwrite).await,
+            };
             let _ = to.close().await;
             copied
         }
@@ -80,6 +88,29 @@ pub(super) async fn run(arguments: &Copy) -> Outcome {
         table.row(["keys in both stores", &number(report.keys)]);
         format!("{table}sha256 of both  {}\n", report.sha256)
     })
+}
+
+/// What keys of the second store begin with in the first, if that can be: only in an etcd is a store that is part of another among its keys.
+fn within(from: &str, to: &str) -> Option<Vec<u8>> {
+    let parse = |text: &str| ::storage::servers::parse_hosts(text).ok().filter(|url| url.scheme().starts_with("etcd"));
+    let path = |url: &str| percent_decode_str(url.trim_start_matches('/')).collect::<Vec<_>>();
+    let (from, to) = (path(parse(from)?.path()), path(parse(to)?.path()));
+    // With nothing between them they are one store, and each key is there already.
+    to.strip_prefix(&*from).filter(|within| !within.is_empty()).map(<[u8]>::to_vec)
+}
+
+/// Whether what is written to the second store is in the first: they may be one cluster by whatever addresses.
+async fn is_within(from: &dyn Store, to: &dyn Store, within: &[u8]) -> Result<bool, Failure> {
+    let mark = format!("snet-copy-{:032x}", ::storage::unique_id());
+    let key = Key::new(mark.clone())?;
+    to.put(&key, mark.clone()).await?;
+    let seen = match Key::new([within, key.as_bytes()].concat()) {
+        Ok(key) => from.get(&key, ReadOptions::default()).await,
+        // A key that is too long for the first store is not in it.
+        Err(_) => Ok(None),
+    };
+    to.delete(&key).await?;
+    Ok(seen?.is_some())
 }
 
 async fn copy(from: &dyn Store, to: &dyn Store, prefix: &[u8], overwrite: bool) -> Result<CopyReport, Failure> {

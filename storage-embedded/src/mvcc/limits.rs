@@ -10,8 +10,9 @@
 
 use super::{KeyValue, Op, Refused, Txn};
 
-/// How much work a request may take: units of about 10 ns, so some 40 to 50 ms at the most.
-pub const MAX_WORK: u64 = 4_000_000;
+/// How much work a request may take: units of about 10 ns, so some 160 to 200 ms at the most, off raft's thread. Operators delete prefixes
+/// of tens of thousands of keys by one range, and this is 99,000.
+pub const MAX_WORK: u64 = 16_000_000;
 
 /// How many operations and comparisons a transaction may have in both branches, with those within it: more than two levels can have
 /// under etcd's limit of 128, with the largest of which a third level would have 75,000.
@@ -24,8 +25,8 @@ pub const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// How many bytes of keys and values the answer to a request that only reads may have (32 MiB): what a node copies and sends in some 30 ms.
 pub const MAX_READ_BYTES: usize = 32 << 20;
 
-/// How many keys may be attached to one lease: its end deletes them all in one revision.
-pub const MAX_LEASE_KEYS: usize = 16_384;
+/// How many keys may be attached to one lease: its end deletes them all in one revision, as a range may.
+pub const MAX_LEASE_KEYS: usize = 98_304;
 
 /// How many bytes of answers a session may leave unacknowledged (64 MiB): they are in memory on every replica.
 pub(crate) const MAX_UNACKNOWLEDGED_BYTES: usize = 64 << 20;
@@ -67,7 +68,7 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// Those that this program gives to what it proposes.
-    pub(crate) const VERSION: u8 = 1;
+    pub(crate) const VERSION: u8 = 2;
 
     /// Those that were there before they had versions: of the answer alone.
     const UNNUMBERED: Self = Self {
@@ -79,6 +80,14 @@ impl Limits {
     };
 
     const FIRST: Self = Self {
+        work: Some(4_000_000),
+        answer_bytes: 16 << 20,
+        ops: 8192,
+        lease_keys: 16_384,
+        unacknowledged_bytes: 64 << 20,
+    };
+
+    const SECOND: Self = Self {
         work: Some(MAX_WORK),
         answer_bytes: MAX_ANSWER_BYTES,
         ops: MAX_OPS,
@@ -87,7 +96,7 @@ impl Limits {
     };
 
     /// The limits of [`Limits::VERSION`].
-    pub(crate) const CURRENT: Self = Self::FIRST;
+    pub(crate) const CURRENT: Self = Self::SECOND;
 
     /// The limits of requests that only read: no other replica has to agree.
     pub(crate) const READING: Self = Self { answer_bytes: MAX_READ_BYTES, ..Self::CURRENT };
@@ -97,6 +106,7 @@ impl Limits {
         match version {
             0 => Some(Self::UNNUMBERED),
             1 => Some(Self::FIRST),
+            2 => Some(Self::SECOND),
             _ => None,
         }
     }
@@ -207,26 +217,28 @@ mod tests {
 
     #[test]
     fn what_is_exactly_at_a_limit_passes_and_one_more_does_not() {
-        let mut meter = Limits::FIRST.meter();
+        let mut meter = Limits::CURRENT.meter();
         meter.work(MAX_WORK).unwrap();
         assert_eq!(meter.work(1), Err(Refused::TooCostly));
-        assert_eq!(Limits::FIRST.attach(MAX_LEASE_KEYS - 1), Ok(()));
-        assert_eq!(Limits::FIRST.attach(MAX_LEASE_KEYS), Err(Refused::LeaseFull));
+        assert_eq!(Limits::CURRENT.attach(MAX_LEASE_KEYS - 1), Ok(()));
+        assert_eq!(Limits::CURRENT.attach(MAX_LEASE_KEYS), Err(Refused::LeaseFull));
         let deep = |ops: usize| Txn {
             success: vec![Op::Txn(Txn { success: vec![], ..Txn::default() }); ops],
             ..Txn::default()
         };
-        assert_eq!(Limits::FIRST.check(&deep(MAX_OPS)), Ok(()));
-        assert_eq!(Limits::FIRST.check(&deep(MAX_OPS + 1)), Err(Refused::TooCostly));
+        assert_eq!(Limits::CURRENT.check(&deep(MAX_OPS)), Ok(()));
+        assert_eq!(Limits::CURRENT.check(&deep(MAX_OPS + 1)), Err(Refused::TooCostly));
         assert_eq!(Limits::UNNUMBERED.check(&deep(MAX_OPS + 1)), Ok(()));
     }
 
-    /// Logs hold commands of this version: other numbers would make another state of them.
+    /// Logs hold commands of these versions: other numbers would make another state of them.
     #[test]
     fn the_limits_of_a_version_never_change() {
-        let Limits { work, answer_bytes, ops, lease_keys, unacknowledged_bytes } = Limits::of(1).unwrap();
-        assert_eq!((work, answer_bytes, ops), (Some(4_000_000), 16_777_216, 8192));
-        assert_eq!((lease_keys, unacknowledged_bytes), (16_384, 67_108_864));
+        for (version, most_work, most_keys) in [(1, 4_000_000, 16_384), (2, 16_000_000, 98_304)] {
+            let Limits { work, answer_bytes, ops, lease_keys, unacknowledged_bytes } = Limits::of(version).unwrap();
+            assert_eq!((work, answer_bytes, ops), (Some(most_work), 16_777_216, 8192));
+            assert_eq!((lease_keys, unacknowledged_bytes), (most_keys, 67_108_864));
+        }
         assert_eq!(Limits::of(0).unwrap().answer_bytes, 16_777_216);
         assert_eq!((Limits::of(Limits::VERSION), Limits::of(Limits::VERSION + 1)), (Some(Limits::CURRENT), None));
     }

@@ -1,6 +1,12 @@
 //! How raft reaches another node.
 
-use std::{collections::HashMap, future::Future, io, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    future::Future,
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
@@ -42,11 +48,13 @@ use crate::{
 };
 
 /// How long a message that only says what is committed is held back, in the hope that a message with entries, which
-/// says it too, makes it needless. Callers on followers do not wait for it: see [`PeerContext::await_commit`].
+/// says it too, makes it needless. Neither callers on followers nor the watches that a lone write concerns wait for it: see
+/// [`PeerContext::await_commit`].
 const HOLD_COMMIT: Duration = Duration::from_millis(5);
 
 /// How many appends may be unanswered on one connection. With one, raft puts all that has come up meanwhile into
-/// the next, so a slow follower gets few large appends rather than a queue of small ones.
+/// the next, so a slow follower gets few large appends rather than a queue of small ones. One that only says what is committed is not
+/// counted, unless another is unanswered: nothing is synced for it, and entries behind it need not wait for its answer.
 const APPENDS_IN_FLIGHT: usize = 1;
 
 /// How long a node may take to answer a heartbeat or to take in a piece of a snapshot before it is connected to anew.
@@ -125,7 +133,7 @@ impl PeerContext {
         self.leader_heard.lock().is_some_and(|heard| heard.elapsed() < lately)
     }
 
-    /// A caller on a follower waits until that has applied the entry at `index`: followers hear at once that it is committed.
+    /// Somebody on a follower waits until that has applied the entry at `index`: followers hear at once that it is committed.
     pub(crate) fn await_commit(&self, index: u64) {
         self.awaited.send_if_modified(|awaited| {
             let is_higher = index > *awaited;
@@ -429,7 +437,7 @@ where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 {
     let credit = Arc::new(Semaphore::new(APPENDS_IN_FLIGHT));
-    let sent = Arc::new(watch::Sender::new(None));
+    let sent = Arc::new(watch::Sender::new(VecDeque::new()));
     let sending = send_appends(writer, input, credit.clone(), sent.clone(), context.clone());
     let state = Some((reader, credit, sent, context, AbortOnDrop(tokio::spawn(sending))));
     stream::unfold(state, |state| async move {
@@ -448,8 +456,9 @@ where
                 Err(error) => Some((Err(network(&error)), None)),
                 Ok(answer @ Err(_)) => Some((Ok(answer), None)),
                 Ok(answer) => {
-                    sent.send_replace(None);
-                    credit.add_permits(1);
+                    let mut answered: Option<Sent> = None;
+                    sent.send_modify(|sent| answered = sent.pop_front());
+                    credit.add_permits(usize::from(answered.is_some_and(|sent| sent.is_counted)));
                     Some((Ok(answer), Some((reader, credit, sent, context, sender))))
                 }
             },
@@ -459,10 +468,20 @@ where
     .fuse()
 }
 
-/// Returns when an append that was sent then has not been answered in time.
-async fn overdue(mut sent: watch::Receiver<Option<Instant>>) {
+/// An append that is not answered yet.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    at: Instant,
+    /// It only says what is committed.
+    is_news: bool,
+    /// Its answer gives its credit back.
+    is_counted: bool,
+}
+
+/// Returns when the oldest append that was sent has not been answered in time.
+async fn overdue(mut sent: watch::Receiver<VecDeque<Sent>>) {
     loop {
-        let at = *sent.borrow_and_update();
+        let at = sent.borrow_and_update().front().map(|sent| sent.at);
         let changed = sent.changed();
         // The sender is held by whoever waits here.
         let _ = match at {
@@ -481,7 +500,7 @@ async fn send_appends<S>(
     mut writer: WriteHalf,
     input: S,
     credit: Arc<Semaphore>,
-    sent: Arc<watch::Sender<Option<Instant>>>,
+    sent: Arc<watch::Sender<VecDeque<Sent>>>,
     context: Arc<PeerContext>,
 ) -> io::Result<()>
 where
@@ -517,8 +536,13 @@ where
         told = request.leader_commit.map_or(told, |id| id.index);
         out.clear();
         put_frame(&mut out, |out| put_append_request(out, &request));
+        let is_news = request.entries.is_empty();
+        let is_counted = !is_news || sent.borrow().iter().any(|sent| sent.is_news);
         // Before it is written: one that hangs takes nothing in either.
-        sent.send_replace(Some(Instant::now()));
+        sent.send_modify(|sent| sent.push_back(Sent { at: Instant::now(), is_news, is_counted }));
+        if !is_counted {
+            credit.add_permits(1);
+        }
         writer.send(&out).await?;
     }
     writer.shutdown().await

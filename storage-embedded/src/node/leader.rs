@@ -81,7 +81,7 @@ impl Leader {
     ) -> Self {
         let (writes, queued_writes) = WriteQueue::new();
         let (reads, queued_reads) = mpsc::channel(QUEUED_READS);
-        tasks.spawn(append(raft.clone(), log.clone(), state.clone(), quota, queued_writes));
+        tasks.spawn(append(raft.clone(), log.clone(), state.clone(), quota, Arc::clone(&peers), queued_writes));
         tasks.spawn(confirm(raft.clone(), state.clone(), queued_reads));
         let lease_clock = LeaseClock::new(silence);
         let changes = Changes::new(raft.clone(), Arc::clone(&peers), silence);
@@ -227,7 +227,14 @@ impl AnswerCalls for Leader {
     }
 }
 
-async fn append(raft: Raft, log: Log, state: SharedState, quota: Quota, mut queue: mpsc::Receiver<Write>) {
+async fn append(
+    raft: Raft,
+    log: Log,
+    state: SharedState,
+    quota: Quota,
+    peers: Arc<PeerContext>,
+    mut queue: mpsc::Receiver<Write>,
+) {
     let mut batcher = Batcher::default();
     while let Some(first) = queue.recv().await {
         let mut batch = vec![first];
@@ -261,11 +268,17 @@ async fn append(raft: Raft, log: Log, state: SharedState, quota: Quota, mut queu
         // The next batch is not begun before this one is answered. What comes meanwhile makes it larger, and one sync of each log
         // costs the same for one write as for a thousand.
         match raft.client_write_many(commands).await {
-            Ok(results) => tokio::select! {
-                biased;
-                () = answer(results, waiters) => {}
-                () = refuse_while_it_waits(&log, &mut queue) => {}
-            },
+            Ok(results) => {
+                let applied = tokio::select! {
+                    biased;
+                    applied = answer(results, waiters) => applied,
+                    () = refuse_while_it_waits(&log, &mut queue) => None,
+                };
+                // Nothing is about to be sent that would say what is committed: watches on followers shall not wait for it.
+                if let Some(index) = applied.filter(|_| size == 1 && queue.is_empty()) {
+                    peers.await_commit(index);
+                }
+            }
             Err(error) => {
                 tracing::error!(%error, "raft has stopped");
                 return;
@@ -286,17 +299,20 @@ async fn refuse_while_it_waits(log: &Log, queue: &mut mpsc::Receiver<Write>) {
     }
 }
 
-/// Hands the results of a batch, which come in the order of its writes, to those who wait for them.
+/// Hands the results of a batch, which come in the order of its writes, to those who wait for them. Gives the index of the last that was applied.
 async fn answer(
     results: impl Stream<Item = Result<WriteResult<TypeConfig>, Fatal<TypeConfig>>> + Unpin,
     waiters: Vec<(Waiter, Handover)>,
-) {
+) -> Option<u64> {
     // It is asked on after its end, which comes early when raft fails.
     let mut results = results.fuse();
-    let mut answers = Vec::with_capacity(waiters.len());
+    let (mut answers, mut last) = (Vec::with_capacity(waiters.len()), None);
     for (waiter, handover) in waiters {
         let answer = match results.next().await {
-            Some(Ok(Ok(written))) => Reply::Applied { index: written.log_id.index, applied: written.response },
+            Some(Ok(Ok(written))) => {
+                last = Some(written.log_id.index);
+                Reply::Applied { index: written.log_id.index, applied: written.response }
+            }
             Some(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => Reply::NotLeader,
             // The entry was dropped from this log, may stand in another, or raft has ended.
             Some(Ok(Err(_)) | Err(_)) | None => Reply::Undecided,
@@ -305,6 +321,7 @@ async fn answer(
         answers.push((waiter, answer));
     }
     answer_all(answers);
+    last
 }
 
 /// Confirms reads: asks a majority whether this node still leads (Raft thesis, section 6.4).

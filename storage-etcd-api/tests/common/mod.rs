@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub(crate) mod etcd;
+pub(crate) mod http;
 pub(crate) mod rpc;
 
 use std::{net::SocketAddr, path::Path, time::Duration};

@@ -28,6 +28,12 @@ impl Rpc {
         Self { grpc: Grpc::new(channel).max_decoding_message_size(usize::MAX), token: None }
     }
 
+    /// The same connection, with compressed requests.
+    pub(crate) fn compressed(&self) -> Self {
+        let grpc = self.grpc.clone().send_compressed(tonic::codec::CompressionEncoding::Gzip);
+        Self { grpc, token: self.token.clone() }
+    }
+
     /// The same connection, with this token.
     pub(crate) fn with_token(&self, token: Option<String>) -> Self {
         Self { grpc: self.grpc.clone(), token }

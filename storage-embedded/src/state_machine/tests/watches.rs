@@ -43,6 +43,24 @@ fn the_history_is_bounded_in_bytes_and_forgets_whole_revisions() {
     assert_eq!(found, 62);
 }
 
+/// A watch that was up to date was told that what it wanted next had been compacted.
+#[test]
+fn the_latest_revision_is_kept_whatever_it_has_changed() {
+    let (mut applier, value) = (Applier::default(), Bytes::from(vec![0; 1 << 20]));
+    let all: Vec<_> = (0..130).map(|one| key(&format!("{one:03}"))).collect();
+    for key in &all {
+        applier.txn(Txn::new().put(key.clone(), value.clone())).committed().unwrap();
+    }
+    let now = applier.state.tables().keys.revision;
+    applier.txn(all.iter().fold(Txn::new(), |txn, key| txn.delete(key.clone()))).committed().unwrap();
+    let history = &applier.state.tables().keys.history;
+    assert_eq!((history.len(), history.oldest()), (130, now), "nothing else is kept");
+    assert!(history.compacted() <= Some(crate::keys::etcd_revision(now + 1)), "the present can be read");
+    applier.put("a", "");
+    let history = &applier.state.tables().keys.history;
+    assert_eq!((history.len(), history.oldest()), (1, now + 1), "it goes when there is a later one");
+}
+
 #[test]
 fn a_piece_never_ends_within_a_revision() {
     let mut applier = Applier::default();
