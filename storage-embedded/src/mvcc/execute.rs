@@ -406,7 +406,7 @@ impl Run<'_> {
         for (key, record) in current(self.write.keys(), &delete.keys) {
             // One key was counted when it was checked.
             if is_range {
-                self.meter.work(weight::WRITTEN)?;
+                self.meter.delete()?;
                 self.meter.value(record.value.len())?;
             }
             if delete.previous {

@@ -10,9 +10,12 @@
 
 use super::{KeyValue, Op, Refused, Txn};
 
-/// How much work a request may take: units of about 10 ns, so some 160 to 200 ms at the most, off raft's thread. Operators delete prefixes
-/// of tens of thousands of keys by one range, and this is 99,000.
-pub const MAX_WORK: u64 = 16_000_000;
+/// How much work a request may take: units of about 10 ns, so some 40 to 50 ms at the most.
+pub const MAX_WORK: u64 = 4_000_000;
+
+/// How many keys a request may delete by ranges, beside its other work: some 160 ms. Operators delete prefixes of tens of thousands of keys by one
+/// range, and cannot do it again: each key was put, and that was paid for as work.
+pub const MAX_DELETED_KEYS: u64 = 98_304;
 
 /// How many operations and comparisons a transaction may have in both branches, with those within it: more than two levels can have
 /// under etcd's limit of 128, with the largest of which a third level would have 75,000.
@@ -60,6 +63,8 @@ pub(super) mod weight {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     work: Option<u64>,
+    /// `None`: a key that a range deletes is work like one that is written.
+    deleted_keys: Option<u64>,
     answer_bytes: usize,
     ops: usize,
     lease_keys: usize,
@@ -73,6 +78,7 @@ impl Limits {
     /// Those that were there before they had versions: of the answer alone.
     const UNNUMBERED: Self = Self {
         work: None,
+        deleted_keys: None,
         answer_bytes: 16 << 20,
         ops: usize::MAX,
         lease_keys: usize::MAX,
@@ -81,6 +87,7 @@ impl Limits {
 
     const FIRST: Self = Self {
         work: Some(4_000_000),
+        deleted_keys: None,
         answer_bytes: 16 << 20,
         ops: 8192,
         lease_keys: 16_384,
@@ -89,6 +96,7 @@ impl Limits {
 
     const SECOND: Self = Self {
         work: Some(MAX_WORK),
+        deleted_keys: Some(MAX_DELETED_KEYS),
         answer_bytes: MAX_ANSWER_BYTES,
         ops: MAX_OPS,
         lease_keys: MAX_LEASE_KEYS,
@@ -126,7 +134,7 @@ impl Limits {
 
     /// Begins to count.
     pub(super) fn meter(self) -> Meter {
-        Meter { left: self.work, bytes: 0, most_bytes: self.answer_bytes }
+        Meter { left: self.work, deletes_left: self.deleted_keys, bytes: 0, most_bytes: self.answer_bytes }
     }
 }
 
@@ -141,6 +149,7 @@ fn count_ops(txn: &Txn) -> usize {
 pub(super) struct Meter {
     /// `None`: there is no limit, as before limits had versions.
     left: Option<u64>,
+    deletes_left: Option<u64>,
     /// How large the answer is so far.
     bytes: usize,
     most_bytes: usize,
@@ -149,7 +158,7 @@ pub(super) struct Meter {
 impl Meter {
     /// Of what was counted before.
     pub(super) fn without_limit() -> Self {
-        Self { left: None, bytes: 0, most_bytes: usize::MAX }
+        Self { left: None, deletes_left: None, bytes: 0, most_bytes: usize::MAX }
     }
 
     /// Counts work, before it is done.
@@ -173,6 +182,18 @@ impl Meter {
     /// Counts the bytes of a value that is compared or hashed.
     pub(super) fn value(&mut self, bytes: usize) -> Result<(), Refused> {
         self.work(bytes as u64 / weight::BYTES)
+    }
+
+    /// Counts a key that a range deletes.
+    ///
+    /// # Errors
+    /// [`Refused::TooCostly`].
+    pub(super) fn delete(&mut self) -> Result<(), Refused> {
+        let Some(left) = &mut self.deletes_left else { return self.work(weight::WRITTEN) };
+        #[cfg(test)]
+        counted::charge(weight::WRITTEN);
+        *left = left.checked_sub(1).ok_or(Refused::TooCostly)?;
+        Ok(())
     }
 
     /// Counts an entry of the answer, as it is made: no more than what is allowed is ever in memory.
@@ -220,6 +241,8 @@ mod tests {
         let mut meter = Limits::CURRENT.meter();
         meter.work(MAX_WORK).unwrap();
         assert_eq!(meter.work(1), Err(Refused::TooCostly));
+        (0..MAX_DELETED_KEYS).for_each(|_| meter.delete().unwrap());
+        assert_eq!(meter.delete(), Err(Refused::TooCostly));
         assert_eq!(Limits::CURRENT.attach(MAX_LEASE_KEYS - 1), Ok(()));
         assert_eq!(Limits::CURRENT.attach(MAX_LEASE_KEYS), Err(Refused::LeaseFull));
         let deep = |ops: usize| Txn {
@@ -234,10 +257,11 @@ mod tests {
     /// Logs hold commands of these versions: other numbers would make another state of them.
     #[test]
     fn the_limits_of_a_version_never_change() {
-        for (version, most_work, most_keys) in [(1, 4_000_000, 16_384), (2, 16_000_000, 98_304)] {
-            let Limits { work, answer_bytes, ops, lease_keys, unacknowledged_bytes } = Limits::of(version).unwrap();
-            assert_eq!((work, answer_bytes, ops), (Some(most_work), 16_777_216, 8192));
-            assert_eq!((lease_keys, unacknowledged_bytes), (most_keys, 67_108_864));
+        for (version, most_deleted, most_attached) in [(1, None, 16_384), (2, Some(98_304), 98_304)] {
+            let Limits { work, deleted_keys, answer_bytes, ops, lease_keys, unacknowledged_bytes } =
+                Limits::of(version).unwrap();
+            assert_eq!((work, answer_bytes, ops), (Some(4_000_000), 16_777_216, 8192));
+            assert_eq!((deleted_keys, lease_keys, unacknowledged_bytes), (most_deleted, most_attached, 67_108_864));
         }
         assert_eq!(Limits::of(0).unwrap().answer_bytes, 16_777_216);
         assert_eq!((Limits::of(Limits::VERSION), Limits::of(Limits::VERSION + 1)), (Some(Limits::CURRENT), None));
