@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn a_message_with_as_many_fields_as_there_may_be_passes_and_one_more_does_not() {
-        let empty = |count| vec![0x1a, 0].repeat(count);
+        let empty = |count| [0x1a, 0].repeat(count);
         assert!(fields(&empty(MAX_FIELDS)).is_ok());
         assert_eq!(fields(&empty(MAX_FIELDS + 1)).unwrap_err().words(), error::TOO_MANY_OPS.words());
         // Those within a field do not count: they are bounded where it is looked at.
