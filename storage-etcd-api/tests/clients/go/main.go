@@ -431,6 +431,13 @@ func auth(ctx context.Context, one, other *clientv3.Client) {
 	tell(users)
 	must(root.AuthDisable(ctx))
 	tell(string(must(other.Get(ctx, "app/1")).Kvs[0].Value))
+	// The next to ask begins without users.
+	for _, name := range users {
+		must(other.UserDelete(ctx, name))
+	}
+	for _, name := range must(other.RoleList(ctx)).Roles {
+		must(other.RoleDelete(ctx, name))
+	}
 }
 
 // must2 gives a value behind a call that succeeded.
