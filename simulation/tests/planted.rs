@@ -69,7 +69,7 @@ fn a_read_that_nobody_confirmed_is_found() {
 
 #[test]
 fn an_acknowledgement_before_the_sync_is_found() {
-    finds("early-acknowledgement", 80);
+    finds("early-acknowledgement", 160);
 }
 
 #[test]
