@@ -49,6 +49,9 @@ async fn node() {
 }
 
 /// Etcd's own client, with its recipes: the same program is told the same by a real etcd.
+/// The modules are some megabytes: where they take longer, they cannot be had.
+const FETCHED_WITHIN: Duration = Duration::from_secs(180);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn go() {
     if !has("go", &["version"]).await {
@@ -61,7 +64,8 @@ async fn go() {
         go.current_dir(&folder).env("GOFLAGS", "-mod=readonly").args(arguments).kill_on_drop(true);
         go
     };
-    if !go(&["mod", "download"]).output().await.unwrap().status.success() {
+    let fetched = timeout(FETCHED_WITHIN, go(&["mod", "download"]).output()).await;
+    if !fetched.is_ok_and(|fetched| fetched.unwrap().status.success()) {
         return skip("clients::go", "the modules of go.mod cannot be fetched");
     }
     let client = dir.path().join("client");
