@@ -139,7 +139,7 @@ async function elections(one, other) {
 async function cluster(one) {
   const { members } = await one.cluster.memberList({});
   assert.deepEqual(members.map((member) => member.ID).sort(), ['1', '2', '3']);
-  assert.match((await one.maintenance.status()).version, /^3\.5\./);
+  assert.match((await one.maintenance.status()).version, /^3\.6\./);
 }
 
 async function main() {

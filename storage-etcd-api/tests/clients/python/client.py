@@ -120,7 +120,7 @@ def cluster(one, other):
     equal(sorted(member.id for member in one.members), [1, 2, 3])
     status = other.status()
     equal(status.leader.id in (1, 2, 3), True)
-    equal(status.version.startswith("3.5."), True)
+    equal(status.version.startswith("3.6."), True)
     one.compact(one.get("w/b")[1].mod_revision)
     equal(list(other.list_alarms()), [])
 
