@@ -64,11 +64,11 @@ impl Cluster for ClusterService {
         let peer_address = peer_address(&peer_ur_ls)?;
         self.for_root(&who).await?;
         let status = self.0.node().status();
-        if is_learner && status.members.len() > status.voters.len() {
-            return Err(error::TOO_MANY_LEARNERS.into());
-        }
         if status.members.values().any(|member| member.peer_address == peer_address) {
             return Err(error::PEER_URL_EXISTS.into());
+        }
+        if is_learner && status.members.len() > status.voters.len() {
+            return Err(error::TOO_MANY_LEARNERS.into());
         }
         // An id is never given twice, and among so many numbers none comes twice.
         let id = fastrand::u64(1..i64::MAX.cast_unsigned());
