@@ -224,7 +224,10 @@ fn node(fields: &Fields<'_>, tls: Tls, log: &Log, exposed: Option<&str>, report:
 /// The founding nodes, of which this one has to be one.
 fn cluster(fields: &Fields<'_>, name: &str, peer_url: &NodeUrl, report: &Reporter) -> Option<InitialCluster> {
     if !fields.has("cluster") {
-        return format!("{name}={peer_url}").parse().ok();
+        let own = format!("{name}={peer_url}").parse();
+        let say =
+            |reason| report.mistake(fields.location, format!("`id`, `host` and `peer_port` name no node: {reason}"));
+        return own.map_err(say).ok();
     }
     let At { location, value: cluster } = fields.parsed("cluster", str::parse::<InitialCluster>)?;
     match cluster.member(name) {
