@@ -473,6 +473,17 @@ fn a_token_that_others_can_read_is_warned_of() {
     assert!(warnings().contains(&format!("chmod 600 {}", token.display())), "{}", warnings());
 }
 
+/// Found by the test below: it was refused without a word.
+#[test]
+fn a_daemon_whose_host_is_none_and_has_no_cluster_is_told_so() {
+    let cluster = DAEMON.lines().find(|line| line.contains("\"cluster\"")).unwrap();
+    for host in ["", "a b"] {
+        let text = DAEMON.replace(cluster, "").replace(r#""host" : "127.0.0.1""#, &format!(r#""host": "{host}""#));
+        let said = said(&text);
+        assert!(said.contains("`id`, `host` and `peer_port` name no node: "), "{host:?}: {said}");
+    }
+}
+
 /// A text is read, or what is wrong with it is said. What is read of it says of each replica what it is, or why not.
 #[test]
 fn fuzz_configurations() {
