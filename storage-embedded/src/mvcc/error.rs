@@ -46,7 +46,8 @@ pub enum Refused {
     /// There are too many keys attached to the lease: [`MAX_LEASE_KEYS`](super::MAX_LEASE_KEYS).
     #[error("too many keys are attached to the lease")]
     LeaseFull,
-    /// It would take more than [`MAX_WORK`](super::MAX_WORK), delete more than [`MAX_DELETED_KEYS`](super::MAX_DELETED_KEYS), or has more than [`MAX_OPS`](super::MAX_OPS).
+    /// It would take more than [`MAX_WORK`](super::MAX_WORK), delete more than [`MAX_DELETED_KEYS`](super::MAX_DELETED_KEYS) or
+    /// [`MAX_DELETED_BYTES`](super::MAX_DELETED_BYTES), or has more than [`MAX_OPS`](super::MAX_OPS).
     #[error("the request takes too much work")]
     TooCostly,
     /// The answer would be over [`MAX_ANSWER_BYTES`](super::MAX_ANSWER_BYTES), or [`MAX_READ_BYTES`](super::MAX_READ_BYTES).

@@ -286,7 +286,7 @@ impl<'a> Writes<'a> {
         if let KeyRange::One(key) = keys {
             let current = self.keys.key_and_record(key);
             self.meter.work(weight::WRITTEN)?;
-            self.meter.value(current.map_or(0, |(_, record)| record.value.len()))?;
+            self.meter.deleted_value(current.map_or(0, |(_, record)| record.value.len()))?;
         }
         // Each put is taken out once, so this takes no longer than the puts did.
         if let Some(bounds) = keys.bounds() {
@@ -406,8 +406,7 @@ impl Run<'_> {
         for (key, record) in current(self.write.keys(), &delete.keys) {
             // One key was counted when it was checked.
             if is_range {
-                self.meter.delete()?;
-                self.meter.value(record.value.len())?;
+                self.meter.delete(record.value.len())?;
             }
             if delete.previous {
                 let entry = entry(key.clone(), record);

@@ -17,6 +17,9 @@ pub const MAX_WORK: u64 = 4_000_000;
 /// range, and cannot do it again: each key was put, and that was paid for as work.
 pub const MAX_DELETED_KEYS: u64 = 98_304;
 
+/// How many bytes of values a request may delete (512 MiB), beside its other work: they are hashed, in some 160 ms. Each was sent once, too.
+pub const MAX_DELETED_BYTES: u64 = 512 << 20;
+
 /// How many operations and comparisons a transaction may have in both branches, with those within it: more than two levels can have
 /// under etcd's limit of 128, with the largest of which a third level would have 75,000.
 pub const MAX_OPS: usize = 8192;
@@ -59,12 +62,21 @@ pub(super) mod weight {
     pub(crate) const BYTES: u64 = 32;
 }
 
+/// What a request may delete beside its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Deleted {
+    /// By ranges.
+    keys: u64,
+    /// Of values, however their keys are named.
+    bytes: u64,
+}
+
 /// The limits of a transaction, by the version that its command carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     work: Option<u64>,
-    /// `None`: a key that a range deletes is work like one that is written.
-    deleted_keys: Option<u64>,
+    /// `None`: what is deleted is work like what is written.
+    deleted: Option<Deleted>,
     answer_bytes: usize,
     ops: usize,
     lease_keys: usize,
@@ -78,7 +90,7 @@ impl Limits {
     /// Those that were there before they had versions: of the answer alone.
     const UNNUMBERED: Self = Self {
         work: None,
-        deleted_keys: None,
+        deleted: None,
         answer_bytes: 16 << 20,
         ops: usize::MAX,
         lease_keys: usize::MAX,
@@ -87,7 +99,7 @@ impl Limits {
 
     const FIRST: Self = Self {
         work: Some(4_000_000),
-        deleted_keys: None,
+        deleted: None,
         answer_bytes: 16 << 20,
         ops: 8192,
         lease_keys: 16_384,
@@ -96,7 +108,7 @@ impl Limits {
 
     const SECOND: Self = Self {
         work: Some(MAX_WORK),
-        deleted_keys: Some(MAX_DELETED_KEYS),
+        deleted: Some(Deleted { keys: MAX_DELETED_KEYS, bytes: MAX_DELETED_BYTES }),
         answer_bytes: MAX_ANSWER_BYTES,
         ops: MAX_OPS,
         lease_keys: MAX_LEASE_KEYS,
@@ -134,7 +146,7 @@ impl Limits {
 
     /// Begins to count.
     pub(super) fn meter(self) -> Meter {
-        Meter { left: self.work, deletes_left: self.deleted_keys, bytes: 0, most_bytes: self.answer_bytes }
+        Meter { left: self.work, deletes_left: self.deleted, bytes: 0, most_bytes: self.answer_bytes }
     }
 }
 
@@ -149,7 +161,7 @@ fn count_ops(txn: &Txn) -> usize {
 pub(super) struct Meter {
     /// `None`: there is no limit, as before limits had versions.
     left: Option<u64>,
-    deletes_left: Option<u64>,
+    deletes_left: Option<Deleted>,
     /// How large the answer is so far.
     bytes: usize,
     most_bytes: usize,
@@ -184,15 +196,31 @@ impl Meter {
         self.work(bytes as u64 / weight::BYTES)
     }
 
-    /// Counts a key that a range deletes.
+    /// Counts a key that a range deletes, with its value.
     ///
     /// # Errors
     /// [`Refused::TooCostly`].
-    pub(super) fn delete(&mut self) -> Result<(), Refused> {
-        let Some(left) = &mut self.deletes_left else { return self.work(weight::WRITTEN) };
+    pub(super) fn delete(&mut self, value: usize) -> Result<(), Refused> {
+        match &mut self.deletes_left {
+            None => self.work(weight::WRITTEN)?,
+            Some(left) => {
+                #[cfg(test)]
+                counted::charge(weight::WRITTEN);
+                left.keys = left.keys.checked_sub(1).ok_or(Refused::TooCostly)?;
+            }
+        }
+        self.deleted_value(value)
+    }
+
+    /// Counts a value that is deleted: it is hashed, to take it out of the hash of the state.
+    ///
+    /// # Errors
+    /// [`Refused::TooCostly`].
+    pub(super) fn deleted_value(&mut self, bytes: usize) -> Result<(), Refused> {
+        let Some(left) = &mut self.deletes_left else { return self.value(bytes) };
         #[cfg(test)]
-        counted::charge(weight::WRITTEN);
-        *left = left.checked_sub(1).ok_or(Refused::TooCostly)?;
+        counted::charge(bytes as u64 / weight::BYTES);
+        left.bytes = left.bytes.checked_sub(bytes as u64).ok_or(Refused::TooCostly)?;
         Ok(())
     }
 
@@ -241,8 +269,10 @@ mod tests {
         let mut meter = Limits::CURRENT.meter();
         meter.work(MAX_WORK).unwrap();
         assert_eq!(meter.work(1), Err(Refused::TooCostly));
-        (0..MAX_DELETED_KEYS).for_each(|_| meter.delete().unwrap());
-        assert_eq!(meter.delete(), Err(Refused::TooCostly));
+        (0..MAX_DELETED_KEYS).for_each(|_| meter.delete(0).unwrap());
+        assert_eq!(meter.delete(0), Err(Refused::TooCostly));
+        meter.deleted_value(512 << 20).unwrap();
+        assert_eq!(meter.deleted_value(1), Err(Refused::TooCostly));
         assert_eq!(Limits::CURRENT.attach(MAX_LEASE_KEYS - 1), Ok(()));
         assert_eq!(Limits::CURRENT.attach(MAX_LEASE_KEYS), Err(Refused::LeaseFull));
         let deep = |ops: usize| Txn {
@@ -257,11 +287,12 @@ mod tests {
     /// Logs hold commands of these versions: other numbers would make another state of them.
     #[test]
     fn the_limits_of_a_version_never_change() {
-        for (version, most_deleted, most_attached) in [(1, None, 16_384), (2, Some(98_304), 98_304)] {
-            let Limits { work, deleted_keys, answer_bytes, ops, lease_keys, unacknowledged_bytes } =
+        let second = Some(Deleted { keys: 98_304, bytes: 536_870_912 });
+        for (version, most_deleted, most_attached) in [(1, None, 16_384), (2, second, 98_304)] {
+            let Limits { work, deleted, answer_bytes, ops, lease_keys, unacknowledged_bytes } =
                 Limits::of(version).unwrap();
             assert_eq!((work, answer_bytes, ops), (Some(4_000_000), 16_777_216, 8192));
-            assert_eq!((deleted_keys, lease_keys, unacknowledged_bytes), (most_deleted, most_attached, 67_108_864));
+            assert_eq!((deleted, lease_keys, unacknowledged_bytes), (most_deleted, most_attached, 67_108_864));
         }
         assert_eq!(Limits::of(0).unwrap().answer_bytes, 16_777_216);
         assert_eq!((Limits::of(Limits::VERSION), Limits::of(Limits::VERSION + 1)), (Some(Limits::CURRENT), None));

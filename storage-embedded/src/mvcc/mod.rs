@@ -30,7 +30,9 @@ pub(crate) use lease_clock::{Leading, LeaseClock};
 #[cfg(test)]
 pub(crate) use limits::counted;
 pub(crate) use limits::{Limits, SHORT_WORK};
-pub use limits::{MAX_ANSWER_BYTES, MAX_DELETED_KEYS, MAX_LEASE_KEYS, MAX_OPS, MAX_READ_BYTES, MAX_WORK};
+pub use limits::{
+    MAX_ANSWER_BYTES, MAX_DELETED_BYTES, MAX_DELETED_KEYS, MAX_LEASE_KEYS, MAX_OPS, MAX_READ_BYTES, MAX_WORK,
+};
 pub use request::{
     Compare, Delete, Direction, KeyRange, Op, Operand, Order, OrderBy, Put, Range, Relation, RevisionFilter, Txn,
 };
