@@ -22,6 +22,9 @@ const MAX_FRAME_BYTES: usize = 16 << 10;
 /// The longest header block, as it came and as it is written anew: more than the server takes.
 const MAX_BLOCK_BYTES: usize = 64 << 10;
 
+/// The most frames of a header block: what is longer than a frame comes in full ones, and all are looked at again with each that comes.
+const MAX_FRAMES: usize = 2 * MAX_BLOCK_BYTES / MAX_FRAME_BYTES;
+
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 
@@ -135,7 +138,7 @@ impl Authorities {
             return Ok(());
         }
         let is_block = frames.iter().skip(1).all(|frame| frame.kind == CONTINUATION);
-        if !is_block || held.len() > MAX_BLOCK_BYTES {
+        if !is_block || held.len() > MAX_BLOCK_BYTES || frames.len() > MAX_FRAMES {
             return self.give_up(&held, out);
         }
         if last.missing > 0 || last.flags & END_HEADERS == 0 {
@@ -236,15 +239,15 @@ fn block(frames: &[Frame<'_>]) -> Option<Vec<u8>> {
 }
 
 /// Writes another block in the place of that in these frames.
+#[expect(clippy::expect_used, reason = "a part is no longer than a frame may be")]
 fn put_block(out: &mut BytesMut, frames: &[Frame<'_>], block: &[u8]) {
     let Some(first) = frames.first() else { return };
     let (mut kind, mut flags, mut rest) = (HEADERS, first.flags & END_STREAM, block);
     loop {
         let (part, behind) = rest.split_at(rest.len().min(MAX_FRAME_BYTES));
         let is_last = behind.is_empty();
-        let length = u32::try_from(part.len()).unwrap_or_default().to_be_bytes();
-        out.extend_from_slice(length.get(1..).unwrap_or_default());
-        out.put_slice(&[kind, if is_last { flags | END_HEADERS } else { flags }]);
+        let [_, high, middle, low] = u32::try_from(part.len()).expect("a frame is short").to_be_bytes();
+        out.put_slice(&[high, middle, low, kind, if is_last { flags | END_HEADERS } else { flags }]);
         out.extend_from_slice(first.stream);
         out.extend_from_slice(part);
         if is_last {
@@ -330,6 +333,20 @@ mod tests {
         let request = b"POST /v3/kv/range HTTP/1.1\r\n\r\n";
         authorities.take(request, &mut out).unwrap();
         assert_eq!(out, request[..]);
+        assert!(authorities.passes(1 << 20));
+    }
+
+    #[test]
+    fn a_block_of_very_many_frames_is_not_looked_at() {
+        let (mut authorities, mut out) = (Authorities::default(), BytesMut::new());
+        let frames = |count| {
+            let empty = frame(CONTINUATION, 0, &[]).repeat(count);
+            [PREFACE, &frame(HEADERS, 0, &headers("http://a:1")), &empty].concat()
+        };
+        authorities.take(&frames(MAX_FRAMES - 1), &mut out).unwrap();
+        assert_eq!(out[..], *PREFACE, "the block is held until it is whole");
+        authorities.take(&frame(CONTINUATION, 0, &[]), &mut out).unwrap();
+        assert_eq!(out, frames(MAX_FRAMES)[..], "h2 says what is wrong with it");
         assert!(authorities.passes(1 << 20));
     }
 

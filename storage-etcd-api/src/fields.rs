@@ -1,4 +1,4 @@
-//! How many fields a message has, found out without taking it apart. An operation that says nothing has two bytes on the way and some 150 in memory:
+//! How many parts a message has, found out without taking it apart. An operation that says nothing has two bytes on the way and some 150 in memory:
 //! the longest message would take hundreds of MiB, only to be refused then.
 
 use bytes::Buf;
@@ -11,6 +11,15 @@ use crate::error::{self, Refusal};
 /// answers to calls of this process are read so too: the longest has the 16,384 permissions of a role.
 const MAX_FIELDS: usize = 32_768;
 const _: () = assert!(MAX_FIELDS > MAX_OPS && MAX_FIELDS > MAX_PERMISSIONS);
+
+/// The most parts of a message in JSON, with all within them: a transaction of as many puts as there may be has half of them.
+const MAX_JSON_PARTS: usize = 2 * MAX_FIELDS;
+
+/// That an object in JSON has no more than [`MAX_JSON_PARTS`]. Each begins with one of three bytes, which bytes in base64 do not have.
+pub(crate) fn json_parts(object: &[u8]) -> Result<(), Refusal> {
+    let parts = object.iter().filter(|byte| matches!(byte, b'{' | b'[' | b',')).count();
+    if parts > MAX_JSON_PARTS { Err(error::TOO_MANY_OPS) } else { Ok(()) }
+}
 
 /// That a message has no more than [`MAX_FIELDS`]. What is no message passes: whoever takes it apart says so.
 pub(crate) fn fields(mut message: &[u8]) -> Result<(), Refusal> {
@@ -51,6 +60,13 @@ mod tests {
         // Those within a field do not count: they are bounded where it is looked at.
         let within = RequestOp { request: Some(Request::RequestTxn(empty(MAX_FIELDS + 1).into())) };
         assert!(fields(&TxnRequest { success: vec![within], ..TxnRequest::default() }.encode_to_vec()).is_ok());
+    }
+
+    #[test]
+    fn an_object_with_as_many_parts_as_there_may_be_passes_and_one_more_does_not() {
+        let object = |ops: usize| [br#"{"success":["#, &b"{},".repeat(ops)[..]].concat();
+        assert!(json_parts(&object(MAX_JSON_PARTS / 2 - 1)).is_ok());
+        assert_eq!(json_parts(&object(MAX_JSON_PARTS / 2)).unwrap_err().words(), error::TOO_MANY_OPS.words());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use prost_reflect::{
 };
 use tonic::{Code, Status, codegen::Service};
 
-use crate::{check::MAX_MESSAGE_BYTES, connection::Life};
+use crate::{check::MAX_MESSAGE_BYTES, connection::Life, fields::json_parts};
 
 /// The longest object that is read: a message of [`MAX_MESSAGE_BYTES`] whose bytes are in base64.
 const MAX_JSON_BYTES: usize = MAX_MESSAGE_BYTES / 3 * 4;
@@ -244,11 +244,11 @@ fn messages(body: Body) -> impl Stream<Item = Result<Bytes, Status>> + Send + 's
 }
 
 /// A message as gRPC sends it: that it is not compressed, its length, and itself.
+#[expect(clippy::expect_used, reason = "an object that is read has some MiB")]
 fn framed(message: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(5 + message.len());
     frame.put_u8(0);
-    // No object that is read is as long as that.
-    frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    frame.put_u32(u32::try_from(message.len()).expect("no object that is read has 4 GiB"));
     frame.extend_from_slice(message);
     frame.freeze()
 }
@@ -264,6 +264,8 @@ fn unframed(buffer: &mut BytesMut) -> Option<Bytes> {
 
 /// Reads an object. What its message does not know is passed over, as etcd does.
 fn read(message: &MessageDescriptor, json: &[u8]) -> Result<Bytes, Status> {
+    // Before it is taken apart: a few bytes of it take many in memory.
+    json_parts(json)?;
     let mut reader = serde_json::Deserializer::from_slice(json);
     let options = DeserializeOptions::new().deny_unknown_fields(false);
     DynamicMessage::deserialize_with_options(message.clone(), &mut reader, &options)

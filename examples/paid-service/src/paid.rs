@@ -130,14 +130,14 @@ impl From<payment_channels::Error> for Refused {
 
 impl Refused {
     /// As an answer of gRPC. Made by hand, since the code for another nonce is none of gRPC's own.
+    #[expect(clippy::expect_used, reason = "percent-encoded text is ASCII that can be seen")]
     fn into_answer(self) -> Response<Body> {
         let mut answer = Response::new(Body::empty());
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(STATUS, self.code.number().into());
-        if let Ok(message) = utf8_percent_encode(&self.message, NON_ALPHANUMERIC).to_string().parse() {
-            headers.insert(MESSAGE, message);
-        }
+        let message = utf8_percent_encode(&self.message, NON_ALPHANUMERIC).to_string();
+        headers.insert(MESSAGE, message.parse().expect("percent-encoded text is the value of a header"));
         answer
     }
 }

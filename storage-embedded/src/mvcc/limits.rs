@@ -13,11 +13,11 @@ use super::{KeyValue, Op, Refused, Txn};
 /// How much work a request may take: units of about 10 ns, so some 40 to 50 ms at the most.
 pub const MAX_WORK: u64 = 4_000_000;
 
-/// How many keys a request may delete by ranges, beside its other work: some 160 ms. Operators delete prefixes of tens of thousands of keys by one
-/// range, and cannot do it again: each key was put, and that was paid for as work.
+/// How many keys a request may delete by ranges, beside its other work: 160 ms by the weights below. Operators delete prefixes of tens of
+/// thousands of keys by one range, and cannot do it again: each key was put, and that was paid for as work.
 pub const MAX_DELETED_KEYS: u64 = 98_304;
 
-/// How many bytes of values a request may delete (512 MiB), beside its other work: they are hashed, in some 160 ms. Each was sent once, too.
+/// How many bytes of values a request may delete (512 MiB), beside its other work, to hash them: 160 ms by the weights below. Each was sent once, too.
 pub const MAX_DELETED_BYTES: u64 = 512 << 20;
 
 /// How many operations and comparisons a transaction may have in both branches, with those within it: more than two levels can have
